@@ -1,0 +1,43 @@
+# Two commands do everything: `make demo` and `make test`. Both set up what they need first.
+PY := .venv/bin/python
+STAMP := .venv/.ready
+PYTHON ?= python3
+
+.PHONY: demo test check fix bench docs lock setup clean
+
+setup: $(STAMP)
+$(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	.venv/bin/uv pip sync -q --python $(PY) --compile-bytecode --require-hashes requirements/dev.txt
+	.venv/bin/uv pip install -q --python $(PY) --no-deps -e .
+	touch $(STAMP)
+
+demo: setup
+	$(PY) examples/flights/demo.py
+
+test: setup
+	$(PY) -m pytest
+
+check: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+fix: setup
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: setup
+	$(PY) -m benchmarks
+
+docs: setup
+	$(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py
+
+lock: setup
+	.venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" requirements/bootstrap.in -o requirements/bootstrap.txt
+	.venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --group dev pyproject.toml -o requirements/dev.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

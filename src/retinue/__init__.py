@@ -1,0 +1,1 @@
+"""Runs a portfolio of machine-learning models as one system."""

@@ -1,0 +1,1 @@
+"""The slow loop: carries plans out."""

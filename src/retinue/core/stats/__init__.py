@@ -1,0 +1,1 @@
+"""Statistics behind gates: intervals, paired tests, metrics."""

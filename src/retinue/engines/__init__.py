@@ -1,0 +1,1 @@
+"""Where gateways and workers run."""

@@ -1,0 +1,1 @@
+"""The fast path: doors, routing, batching, running models."""

@@ -1,0 +1,126 @@
+"""Where things live and which ports are used: `retinue.toml` beside the portfolio, then `RETINUE_*` over it.
+
+[state]   directory = ".retinue"   database = "sqlite:///…"   artifacts = "file:///…"
+[serve]   host = "127.0.0.1"  port = 8080  admin_port = 8081  gateways = 1
+[build]   workers = 2
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from retinue.core.errors import Location, PortfolioError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Deployment settings; sizes in bytes, times in seconds."""
+
+    directory: Path  # .retinue
+    database: str  # SQLAlchemy URL
+    artifacts: str  # fsspec URL
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_port: int = 8081
+    gateways: int = 1
+    max_body: int = 16 * 1024**2
+    max_queue: int = 4096  # requests that may wait in one gateway
+    request_timeout: float = 30.0
+    build_workers: int = 0  # 0: one per core
+
+    @property
+    def environments(self) -> Path:
+        """Materialised environments, one folder per lock digest."""
+        return self.directory / "environments"
+
+    @property
+    def cache(self) -> Path:
+        """What can be recomputed: expansions, fingerprints, converted sources."""
+        return self.directory / "cache"
+
+    @property
+    def logs(self) -> Path:
+        """Training and serving logs."""
+        return self.directory / "logs"
+
+    def releases(self, portfolio: str, stage: str) -> Path:
+        """Folder with the release files of one stage."""
+        return self.directory / "releases" / portfolio / stage
+
+
+_KEYS: Mapping[str, Mapping[str, type]] = {
+    "state": {"directory": str, "database": str, "artifacts": str},
+    "serve": {
+        "host": str,
+        "port": int,
+        "admin_port": int,
+        "gateways": int,
+        "max_body": int,
+        "max_queue": int,
+        "request_timeout": float,
+    },
+    "build": {"workers": int},
+}
+
+
+def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings for the portfolio in folder `root`. Raises PortfolioError for unknown keys or wrong types."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    file = root / "retinue.toml"
+    if file.exists():
+        try:
+            document = tomllib.loads(file.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise PortfolioError(f"not valid TOML: {error}", where=Location(str(file))) from error
+        for section, body in document.items():
+            if section not in _KEYS or not isinstance(body, dict):
+                raise PortfolioError(
+                    f"unknown section [{section}]",
+                    where=Location(str(file)),
+                    hint=f"Sections are: {', '.join(_KEYS)}.",
+                )
+            for key, value in body.items():
+                _check(section, key, value, file)
+                values[_name(section, key)] = value
+    for section, keys in _KEYS.items():
+        for key, kind in keys.items():
+            variable = f"RETINUE_{_name(section, key).upper()}"
+            if variable in environ:
+                try:
+                    values[_name(section, key)] = kind(environ[variable])
+                except ValueError as error:
+                    raise PortfolioError(
+                        f"{variable}={environ[variable]!r} is not a {kind.__name__}",
+                        hint="Correct or unset the variable.",
+                    ) from error
+    directory = (root / values.pop("directory", ".retinue")).resolve()
+    base = Settings(
+        directory=directory,
+        database=values.pop("database", f"sqlite:///{directory / 'state.db'}"),
+        artifacts=values.pop("artifacts", f"file://{directory / 'artifacts'}"),
+    )
+    return replace(base, **values)
+
+
+def _name(section: str, key: str) -> str:
+    return f"build_{key}" if section == "build" else key
+
+
+def _check(section: str, key: str, value: Any, file: Path) -> None:
+    kind = _KEYS[section].get(key)
+    if kind is None:
+        raise PortfolioError(
+            f"unknown key {key!r} in [{section}]",
+            where=Location(str(file)),
+            hint=f"Keys of [{section}] are: {', '.join(_KEYS[section])}.",
+        )
+    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+        raise PortfolioError(
+            f"{key} in [{section}] must be a {kind.__name__}, not {value!r}", where=Location(str(file))
+        )

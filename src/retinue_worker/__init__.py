@@ -1,0 +1,1 @@
+"""What runs inside a model's environment: standard library only, the rest imported late."""
