@@ -1,0 +1,396 @@
+"""Makes a plan from the wish (the file, resolved) and the actual state (the registry), both given as values.
+
+Definitions are compared; the live snapshot is kept unless a refresh is asked for. New rows alone are reported
+(`newer_data`), never planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from retinue.core.declaration import differences
+from retinue.core.identity import digest
+from retinue.core.plan import (
+    Build,
+    Configure,
+    Danger,
+    Held,
+    Plan,
+    Regate,
+    Remove,
+    Rename,
+    Route,
+    Step,
+    Waiting,
+    Why,
+)
+from retinue.core.portfolio import EndpointSpec, ModelSpec, TableSpec
+from retinue.core.settings_body import weakened, what_changed
+from retinue.core.state import Definition, Evidence, Hold, Release, SettingsRevision, Snapshot, Version
+
+Json = Any
+PENDING = "pending"
+"""Stands for an upstream's version that is only known once it is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class WishedModel:
+    """One model as the file wishes it, with everything that identifies it.
+
+    `fresh` is the snapshot data (cutoff, sources, tables) a build on today's data would be pinned to; `pinned`
+    the data of the live snapshot as this definition reads it, None when there is none or it was rewritten.
+    """
+
+    spec: ModelSpec
+    definition: str
+    body: Mapping[str, Json]
+    bundle: str
+    gates: str
+    fresh: Mapping[str, Json]
+    pinned: Mapping[str, Json] | None = None
+    rewritten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The whole file, resolved. `models` stands in topological order, upstreams first."""
+
+    portfolio: str
+    stage: str
+    models: Mapping[str, WishedModel]
+    endpoints: Mapping[str, EndpointSpec]
+    tables: Mapping[str, TableSpec]
+    settings: Mapping[str, Json]
+    waiting: tuple[Waiting, ...] = ()
+    notes: tuple[str, ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """What the registry says of this stage. `candidates` are versions by definition hash, newest first."""
+
+    release: Release | None
+    versions: Mapping[str, Version]
+    definitions: Mapping[str, Definition]
+    snapshots: Mapping[str, Snapshot]
+    evidence: Mapping[str, Sequence[Evidence]]
+    holds: Sequence[Hold]
+    settings: SettingsRevision | None
+    candidates: Mapping[str, Sequence[Version]]
+    seconds: Mapping[str, float]  # model or family → seconds of its last builds, on average
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller asked for beyond the file. `selected` None means everything."""
+
+    selected: frozenset[str] | None = None
+    refresh: frozenset[str] = frozenset()
+    allow_remove: frozenset[str] = frozenset()
+    allow_weaker: frozenset[str] = frozenset()
+    retry: frozenset[str] = frozenset()
+    rebuild: frozenset[str] = frozenset()
+
+
+def snapshot_hash(data: Mapping[str, Json], upstreams: Mapping[str, str]) -> str:
+    """The digest of a snapshot: its data part and the upstream versions it was built with."""
+    return digest({**data, "upstreams": dict(upstreams)})
+
+
+def make_plan(wish: Wish, actual: Actual, options: Options) -> Plan:
+    """The plan that takes the stage from `actual` to `wish`. Pure: the same values give the same plan."""
+    return _Planner(wish, actual, options).plan()
+
+
+class _Planner:
+    """One planning, model by model in topological order; what each will be is known to its consumers."""
+
+    def __init__(self, wish: Wish, actual: Actual, options: Options) -> None:
+        self.wish, self.actual, self.options = wish, actual, options
+        self.live = {name: entry.version for name, entry in (actual.release.models if actual.release else {}).items()}
+        self.next: dict[str, str] = {}  # model → version id or PENDING
+        self.steps: list[Step] = []
+        self.held: list[Held] = []
+        self.dangers: list[Danger] = []
+        self.newer: list[str] = []
+        self.retries: list[int] = []
+        self.renamed = {
+            w.spec.was: name
+            for name, w in wish.models.items()
+            if w.spec.was and w.spec.was in self.live and name not in self.live
+        }
+
+    def plan(self) -> Plan:
+        """Walk all models, then what was removed, the endpoints and the settings."""
+        included = self._included()
+        for name, wished in self.wish.models.items():
+            if name in included:
+                self._model(name, wished)
+            elif name in self.live:
+                self._unselected(name, wished)
+        self._removals()
+        routes = self._routes()
+        settings = self._settings()
+        built = [s for s in self.steps if isinstance(s, Build | Regate)]
+        definitions = {s.definition for s in built}
+        needed = self._with_upstreams(s.model for s in built)
+        return Plan(
+            portfolio=self.wish.portfolio,
+            stage=self.wish.stage,
+            base=self.actual.release.number if self.actual.release else None,
+            steps=tuple(self.steps),
+            held=tuple(self.held),
+            dangers=tuple(self.dangers),
+            waiting=self.wish.waiting,
+            newer_data=tuple(self.newer),
+            notes=self.wish.notes,
+            affected={name: self.live.get(name) for name in self._affected()},
+            specs={name: self.wish.models[name].spec for name in needed},
+            definitions={w.definition: w.body for w in self.wish.models.values() if w.definition in definitions},
+            bundles={w.definition: w.bundle for w in self.wish.models.values() if w.definition in definitions},
+            tables=self.wish.tables if built else {},
+            endpoints=routes,
+            settings=settings,
+            settings_base=self.actual.settings.revision if self.actual.settings else 0,
+            retries=tuple(self.retries),
+            forecast=self._forecast(built),
+        )
+
+    # ── one model ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _model(self, name: str, wished: WishedModel) -> None:
+        old_name = next((was for was, new in self.renamed.items() if new == name), name)
+        live = self.live.get(old_name)
+        if live is not None and old_name != name:
+            self.steps.append(Rename(name, old_name, live, wished.spec.family))
+        if live is None:
+            self._build(name, wished, (Why("ADD"),), None)
+            return
+        version = self.actual.versions[live]
+        newer = self._newer(wished, version)
+        if newer:
+            self.newer.append(name)
+        why = self._why(name, wished, version)
+        if not why and name in self.options.refresh and newer:
+            why = (Why("DATA", "newer data"),)
+        if not why and name in self.options.rebuild:
+            why = (Why("DATA", "rebuild on request"),)
+        if why:
+            self._build(name, wished, why, live)
+        else:
+            self._keep(name, wished, live)
+
+    def _why(self, name: str, wished: WishedModel, version: Version) -> tuple[Why, ...]:
+        if wished.definition == version.definition:
+            return ()
+        old = self.actual.definitions[version.definition].body
+        return differences(old, wished.body) or (Why("CODE", "definition changed"),)
+
+    def _newer(self, wished: WishedModel, version: Version) -> bool:
+        if wished.definition != version.definition:
+            return False
+        snapshot = self.actual.snapshots[version.snapshot].body
+        return bool(snapshot["tables"] != wished.fresh["tables"])
+
+    def _build(self, name: str, wished: WishedModel, why: tuple[Why, ...], live: str | None) -> None:
+        """Plan a build, unless it is held: then the live version stays, and is re-gated if its upstreams move."""
+        data, why = self._data(name, wished, why, live)
+        upstreams = self._upstreams(wished.spec)
+        snapshot = None
+        reuse = None
+        if PENDING not in upstreams.values():
+            snapshot = snapshot_hash(data, upstreams)
+            reuse = next(
+                (v.id for v in self.actual.candidates.get(wished.definition, ()) if v.snapshot == snapshot), None
+            )
+            if name in self.options.rebuild:
+                reuse = None
+            hold = self._hold(name, wished, snapshot)
+            if hold is not None:
+                self.held.append(Held(name, hold.cause, hold.detail, hold.id, wished.spec.family, hold.release))
+                if live is not None:
+                    self._keep(name, wished, live)
+                return
+        self.steps.append(
+            Build(name, why, wished.definition, data, wished.spec.family, snapshot, reuse, live),
+        )
+        self.next[name] = reuse if reuse is not None and reuse == live else PENDING
+
+    def _data(
+        self, name: str, wished: WishedModel, why: tuple[Why, ...], live: str | None
+    ) -> tuple[Mapping[str, Json], tuple[Why, ...]]:
+        if name in self.options.refresh:
+            return wished.fresh, why
+        if live is not None:
+            if wished.pinned is not None:
+                return wished.pinned, why
+            text = "the pinned rows were rewritten; builds on today's" if wished.rewritten else "newer data"
+            return wished.fresh, (*why, Why("DATA", text)) if wished.rewritten else why
+        # A model that is new in this stage takes the snapshot of a version it already has (a promotion, or a
+        # model declared again), else today's data.
+        upstreams = self._upstreams(wished.spec)
+        for candidate in self.actual.candidates.get(wished.definition, ()):
+            snapshot = self.actual.snapshots.get(candidate.snapshot)
+            if snapshot is not None and snapshot.body["upstreams"] == upstreams:
+                return {k: v for k, v in snapshot.body.items() if k != "upstreams"}, why
+        return wished.fresh, why
+
+    def _hold(self, name: str, wished: WishedModel, snapshot: str) -> Hold | None:
+        for hold in self.actual.holds:
+            if (hold.model, hold.definition, hold.snapshot) != (name, wished.definition, snapshot):
+                continue
+            gate_edited = hold.cause in ("failed gate", "inconclusive") and hold.gates != wished.gates
+            if name in self.options.retry or gate_edited:
+                self.retries.append(hold.id)
+                return None
+            return hold
+        return None
+
+    def _keep(self, name: str, wished: WishedModel, live: str) -> None:
+        """The live version stays; plan a re-gate when its upstreams or its gates have moved under it."""
+        version = self.actual.versions[live]
+        upstreams = self._upstreams(wished.spec) if wished.definition == version.definition else self._live_ups(version)
+        before = self._live_ups(version)
+        why: list[Why] = []
+        if upstreams != before:
+            moved = sorted(m for m in upstreams if upstreams[m] != before.get(m))
+            why.append(Why("UPSTREAM", ", ".join(moved)))
+        elif not self._has_evidence(live, upstreams, wished.gates):
+            why.append(Why("GATES", "gates edited" if self.actual.evidence.get(live) else "no evidence"))
+        if why:
+            else_build = why[0].reason == "UPSTREAM"
+            data = wished.pinned if wished.pinned is not None else wished.fresh
+            definition = version.definition
+            self.steps.append(
+                Regate(name, tuple(why), live, definition, data, else_build, wished.spec.family),
+            )
+            self.next[name] = PENDING if else_build else live
+        else:
+            self.next[name] = live
+            failed = self._failing(live, upstreams, wished.gates)
+            if failed:
+                self.dangers.append(
+                    Danger(
+                        f"{name} is live and fails its gates: {failed}", where=str(wished.spec.where), models=(name,)
+                    )
+                )
+
+    def _unselected(self, name: str, wished: WishedModel) -> None:
+        """Not selected: what the file says of it is left alone, but an upstream of it may move."""
+        self._keep(name, wished, self.live[name])
+
+    # ── evidence and upstreams ──────────────────────────────────────────────────────────────────────────────
+
+    def _upstreams(self, spec: ModelSpec) -> dict[str, str]:
+        return {need.model: self.next.get(need.model, PENDING) for need in spec.needs}
+
+    def _live_ups(self, version: Version) -> dict[str, str]:
+        return {n["model"]: self.live[n["model"]] for n in version.manifest["needs"] if n["model"] in self.live}
+
+    def _has_evidence(self, version: str, upstreams: Mapping[str, str], gates: str) -> bool:
+        return any(dict(e.upstreams) == upstreams and e.gates == gates for e in self.actual.evidence.get(version, ()))
+
+    def _failing(self, version: str, upstreams: Mapping[str, str], gates: str) -> str | None:
+        for e in self.actual.evidence.get(version, ()):
+            if dict(e.upstreams) == upstreams and e.gates == gates:
+                if e.verdict != "fail":
+                    return None
+                return ", ".join(str(r.get("gate")) for r in e.results if r.get("verdict") == "fail")
+        return None
+
+    # ── the rest of the plan ────────────────────────────────────────────────────────────────────────────────
+
+    def _included(self) -> set[str]:
+        """Selected models, plus upstreams they need that are not live yet."""
+        if self.options.selected is None:
+            return set(self.wish.models)
+        included = set(self.options.selected) & set(self.wish.models)
+        return included | {m for m in self._with_upstreams(included) if m not in self.live}
+
+    def _with_upstreams(self, names: Iterable[str]) -> list[str]:
+        found: set[str] = set()
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name in found:
+                continue
+            found.add(name)
+            todo.extend(need.model for need in self.wish.models[name].spec.needs)
+        return [name for name in self.wish.models if name in found]
+
+    def _removals(self) -> None:
+        if self.actual.release is None or self.options.selected is not None:
+            return
+        for name in sorted(set(self.live) - set(self.wish.models) - set(self.renamed)):
+            entry = self.actual.release.models[name]
+            family = self.actual.versions[entry.version].manifest.get("family")
+            self.steps.append(Remove(name, entry.version, family, entry.protect))
+            if name not in self.options.allow_remove:
+                text = f"remove {name}" + (" (protected)" if entry.protect else "")
+                self.dangers.insert(0, Danger(text, f"--allow-remove {name}", self.wish.where.get(name), (name,)))
+
+    def _routes(self) -> dict[str, EndpointSpec | None]:
+        live = self.actual.release.endpoints if self.actual.release else {}
+        routes: dict[str, EndpointSpec | None] = {}
+        if self.options.selected is not None and self.actual.release is not None:
+            return routes
+        for name, spec in self.wish.endpoints.items():
+            body = endpoint_body(spec)
+            if name not in live:
+                routes[name] = spec
+                self.steps.append(Route(name, "add", spec.select))
+            elif dict(live[name]) != body:
+                routes[name] = spec
+                self.steps.append(Route(name, "change", f"{live[name]['select']} → {spec.select}"))
+        for name in sorted(set(live) - set(self.wish.endpoints)):
+            routes[name] = None
+            self.steps.append(Route(name, "remove", str(live[name]["select"])))
+            if name not in self.options.allow_remove:
+                danger = Danger(f"remove endpoint {name}: clients that call it get 404", f"--allow-remove {name}")
+                self.dangers.insert(0, danger)
+        return routes
+
+    def _settings(self) -> Mapping[str, Json] | None:
+        old = self.actual.settings.body if self.actual.settings else {"models": {}, "policies": {}}
+        new = self.wish.settings
+        if self.options.selected is not None and self.actual.settings is not None:
+            kept = {**old["models"], **{m: new["models"][m] for m in self.options.selected if m in new["models"]}}
+            new = {**new, "models": kept}
+        if old == new:
+            return None
+        for name, text in weakened(old, new):
+            if name not in self.options.allow_weaker:
+                flag = f"--allow-weaker {name}"
+                self.dangers.insert(0, Danger(f"{name}: {text}", flag, self.wish.where.get(name), (name,)))
+        if self.actual.settings is not None:
+            models, why = what_changed(old, new)
+            if why:
+                self.steps.append(Configure(models, why))
+        return new
+
+    def _affected(self) -> Collection[str]:
+        names: set[str] = set()
+        for step in self.steps:
+            match step:
+                case Build(model=model) | Regate(model=model) | Remove(model=model):
+                    names.add(model)
+                case Rename(model=model, was=was):
+                    names |= {model, was}
+                case Route() | Configure():
+                    pass
+        return sorted(names)
+
+    def _forecast(self, built: Sequence[Build | Regate]) -> float | None:
+        known = [self.actual.seconds.get(s.model) or self.actual.seconds.get(s.family or "") for s in built]
+        times = [t for t in known if t is not None]
+        if not times:
+            return None
+        return sum(times) + (len(known) - len(times)) * sum(times) / len(times)
+
+
+def endpoint_body(spec: EndpointSpec) -> dict[str, Json]:
+    """An endpoint as a release records it."""
+    return {"select": spec.select, "fallback": spec.fallback, "fallback_when": list(spec.fallback_when)}
