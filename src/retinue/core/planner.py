@@ -252,8 +252,8 @@ class _Planner:
     def _keep(self, name: str, wished: WishedModel, live: str) -> None:
         """The live version stays; plan a re-gate when its upstreams or its gates have moved under it."""
         version = self.actual.versions[live]
-        upstreams = self._upstreams(wished.spec) if wished.definition == version.definition else self._live_ups(version)
         before = self._live_ups(version)
+        upstreams = {model: self.next.get(model, live_version) for model, live_version in before.items()}
         why: list[Why] = []
         if upstreams != before:
             moved = sorted(m for m in upstreams if upstreams[m] != before.get(m))
