@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from retinue.core.errors import StateError
@@ -18,6 +19,19 @@ WRITES = "retinue_writes"
 """Execution option of a connection whose transaction will write."""
 
 _PAUSE = 0.05  # seconds between two tries to switch a new database to WAL
+
+
+def parse_url(url: str) -> URL:
+    """The URL, whose driver is there. Raises StateError otherwise."""
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, ImportError) as error:
+        raise StateError(
+            f"{url.split('@')[-1]!r} is not the URL of a database Retinue can use: {error}",
+            hint='Set [state] database in retinue.toml, for example "sqlite:////var/lib/retinue/state.db".',
+        ) from error
+    return parsed
 
 
 def display(url: URL) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, make_url, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, select, tuple_
 
 from retinue.core.state import (
     ApplyRecord,
@@ -26,7 +26,7 @@ from retinue.store import registry_rows as rows
 from retinue.store import tables as t
 from retinue.store.base import Pair
 from retinue.store.registry_errors import guard
-from retinue.store.registry_open import WRITES, display, open_engine
+from retinue.store.registry_open import WRITES, display, open_engine, parse_url
 
 
 def current_number(portfolio: str, stage: str) -> Select[Any]:
@@ -55,7 +55,7 @@ class SqlReader:
     """Implements `store.base.RegistryReader`. `patience`: seconds to wait for a locked database."""
 
     def __init__(self, url: str, *, patience: float = 30.0) -> None:
-        parsed = make_url(url)
+        parsed = parse_url(url)
         self.name = display(parsed)
         self.patience = patience
         self.engine = open_engine(parsed, patience)
