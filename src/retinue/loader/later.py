@@ -1,0 +1,134 @@
+"""What this file format knows and this Retinue does not carry out: refused with the reason, never skipped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from retinue.loader.problems import LATER, Problems
+from retinue.loader.read import Entry, Node
+
+_MODEL_KEYS: Mapping[str, str] = {
+    "artifact": "models brought from outside are not carried out yet; give `train: module:function`",
+    "remote": "models served elsewhere are not carried out yet; give `train: module:function`",
+    "prepare": "put the preparation inside the model, as steps of a scikit-learn Pipeline",
+    "approval": "human approval is not carried out yet; review the saved plan instead (`plan --out`)",
+    "trust": "pickled artifacts are not taken; models are stored as ONNX or skops",
+}
+_GATES: Mapping[str, str] = {
+    "slices": "write the metric for the whole holdout",
+    "latency": "the latency gate is not carried out yet",
+    "calibration": "use the metrics `ece` or `brier`",
+    "fairness": "the fairness gate is not carried out yet",
+    "robustness": "the robustness gate is not carried out yet",
+    "parity": "parity of the compiled model is always proved; say `compile: require` to insist on it",
+    "pytest": "write `examples:` for rows with a known answer",
+}
+_FOR_EACH: Mapping[str, str] = {
+    "csv": "list the values, or use {distinct: […], of: TABLE} with a csv table",
+    "python": "list the values, or use {distinct: […], of: TABLE}",
+    "only": "use `exclude`, or `min_rows`",
+}
+_DATA: Mapping[str, str] = {
+    "url": "export the table to parquet or csv and give its `path`",
+    "query": "export the table to parquet or csv and give its `path`",
+    "version": "the content's own fingerprint is used",
+    "dbt": "give the `path` of the exported model",
+    "python": "write the rows to parquet or csv and give the `path`",
+    "checks": "data checks are not carried out yet",
+}
+_TASKS: Mapping[str, str] = {
+    "forecast": "declare it as regression over lagged features",
+    "quantiles": "declare one regression model per quantile",
+}
+LATER_KEYS: Mapping[str, Mapping[str, str]] = {
+    "models.NAME": _MODEL_KEYS,
+    "models.NAME.gates": _GATES,
+    "models.NAME.for_each": _FOR_EACH,
+    "data.NAME": _DATA,
+    "policies.rollout.NAME": {"approval": _MODEL_KEYS["approval"]},
+}
+"""Known keys that are refused, by the place where they stand, with what to do instead."""
+
+_MODELS = (("models", "*"), ("defaults",), ("models", "*", "override", "*"))
+
+
+def refuse(root: Node, problems: Problems) -> tuple[Node, frozenset[tuple[str, ...]]]:
+    """The file without what is known but not carried out, each noted as a problem, and the entries it stood in.
+
+    For an entry (`("models", "late")`) in which something was refused, what is missing is not worth telling.
+    """
+    touched: set[tuple[str, ...]] = set()
+    for path, entry, reason in list(_find(root)):
+        dotted = ".".join(path)
+        problems.add(f"{dotted}: known, but not carried out by this Retinue", entry.at, _sentence(reason), LATER)
+        root = _drop(root, path)
+        touched.add(path[:2])
+    return root, frozenset(touched)
+
+
+def _find(root: Node) -> Iterator[tuple[tuple[str, ...], Entry, str]]:
+    for model in _MODELS:
+        yield from _keys(root, model, _MODEL_KEYS)
+        yield from _keys(root, (*model, "gates"), _GATES)
+        yield from _keys(root, (*model, "for_each"), _FOR_EACH)
+        yield from _keys(root, (*model, "train"), {"submit": "give `train: module:function`"}, whole=True)
+        yield from _values(root, (*model, "task"), _task)
+    yield from _keys(root, ("data", "*"), _DATA)
+    yield from _values(root, ("data", "*", "path"), _remote_path)
+    yield from _keys(root, ("policies", "rollout", "*"), {"approval": _MODEL_KEYS["approval"]})
+
+
+def _keys(
+    root: Node, pattern: tuple[str, ...], reasons: Mapping[str, str], *, whole: bool = False
+) -> Iterator[tuple[tuple[str, ...], Entry, str]]:
+    for path, owner in _at(root, pattern):
+        for name, entry in (owner.node.entries or {}).items():
+            if name in reasons:
+                yield (path if whole else (*path, name)), entry, reasons[name]
+
+
+def _values(
+    root: Node, pattern: tuple[str, ...], reason: Callable[[str], str | None]
+) -> Iterator[tuple[tuple[str, ...], Entry, str]]:
+    for path, entry in _at(root, pattern):
+        found = reason(entry.node.text or "")
+        if found is not None:
+            yield path, entry, found
+
+
+def _at(node: Node, pattern: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Entry]]:
+    first, *rest = pattern
+    for name, entry in (node.entries or {}).items():
+        if first in ("*", name):
+            if not rest:
+                yield (name,), entry
+            else:
+                for path, inner in _at(entry.node, tuple(rest)):
+                    yield (name, *path), inner
+
+
+def _task(text: str) -> str | None:
+    return _TASKS.get(text)
+
+
+def _remote_path(text: str) -> str | None:
+    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text)
+    return f"data behind {found[0]} is not read yet; give the `path` of a local copy" if found else None
+
+
+def _drop(node: Node, path: tuple[str, ...]) -> Node:
+    name, *rest = path
+    entries = dict(node.entries or {})
+    if name not in entries:  # dropped already, with what stood around it
+        return node
+    if rest:
+        entry = entries[name]
+        entries[name] = Entry(name, entry.at, _drop(entry.node, tuple(rest)))
+    else:
+        del entries[name]
+    return Node(node.at, entries=entries, size=node.size)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -1,0 +1,384 @@
+"""The shapes a portfolio file may have, as pydantic models; editors and the reference page are fed from them.
+
+Field descriptions are the reference. `rebuilds` says whether a change of the key makes a new version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from retinue.core.contract import Task
+from retinue.loader.types import (
+    Duration,
+    Expected,
+    Margin,
+    Name,
+    Percent,
+    Scalar,
+    Share,
+    Size,
+    SomeTexts,
+    Text,
+    Texts,
+    Train,
+    one_or_many,
+    wrong,
+)
+
+
+def opt(description: str, rebuilds: str = "no", default: Any = None) -> Any:
+    """An optional key with its reference text."""
+    return Field(default=default, description=description, json_schema_extra={"rebuilds": rebuilds})
+
+
+def needed(description: str, rebuilds: str = "no") -> Any:
+    """A required key with its reference text."""
+    return Field(description=description, json_schema_extra={"rebuilds": rebuilds})
+
+
+class Shape(BaseModel):
+    """Unknown keys are errors and nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Table(Shape):
+    """A table (a file) or a view (SQL over other tables)."""
+
+    path: Text | None = opt("File or glob, relative to the portfolio: .parquet, .csv, .csv.gz, .csv.zip.")
+    sql: Text | None = opt("A view: DuckDB SQL over the other tables; `asof join` never looks ahead.", "yes")
+    format: Literal["parquet", "csv"] | None = opt("Needed only where the path's ending does not tell.")
+    time: Text | None = opt("Column with the moment a row belongs to; the holdout is split along it.", "yes")
+    key: Text | None = opt("Column that identifies a row.", "yes")
+    available: dict[Text, Duration] = opt(
+        "Columns that are known only some time after `time`: {late: 3h}.", "yes", default={}
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Table:
+        if (self.path is None) == (self.sql is None):
+            raise wrong("expected either `path` or `sql`", "A table has a `path`; a view has `sql` over other tables.")
+        if self.available and self.time is None:
+            raise wrong("`available` counts from `time`, which is missing", "Add `time: COLUMN`.")
+        if self.sql is not None and self.format is not None:
+            raise wrong("a view has no `format`", "Remove `format`.")
+        if self.path is not None and self.format is None and not known_ending(self.path):
+            raise wrong(
+                f"the format of {self.path!r} is not known from its ending", "Add `format: parquet` or `format: csv`."
+            )
+        return self
+
+
+def known_ending(path: str) -> bool:
+    """Whether a path's ending says how to read it."""
+    return path.lower().endswith((".parquet", ".csv", ".csv.gz", ".csv.zip"))
+
+
+class Environment(Shape):
+    """A set of Python packages in which models train and run."""
+
+    requirements: Text = needed("Requirements file, relative to the portfolio; locked beside it.", "yes")
+    python: Annotated[str, Field(pattern=r"^3\.[0-9]+(\.[0-9]+)?$")] | None = opt(
+        'Another Python version, e.g. "3.11".', "yes"
+    )
+
+
+class RolloutPolicy(Shape):
+    """How a change takes over traffic. Parsed and versioned; the steps act in a later Retinue."""
+
+    shadow: Annotated[str, Field(pattern=r"^[0-9]+ requests$")] | None = opt("Shadow first: `300 requests`.")
+    steps: list[Percent] = opt("Shares of traffic, one after another: [5%, 25%, 50%].", default=[])
+    deadline: Duration | None = opt("How long the rollout may take.")
+    on_inconclusive: Literal["wait", "abort", "release"] = opt("When the evidence does not decide.", default="wait")
+
+
+class RetrainPolicy(Shape):
+    """When models are built again on newer data. Parsed and versioned; acts in a later Retinue."""
+
+    when: list[Literal["schedule", "drift", "decay", "labels"]] = needed("What may trigger a retraining.")
+    schedule: Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")] | None = opt("Cron expression, five fields.")
+    budget: Annotated[str, Field(pattern=r"^[0-9]+ per (hour|day|week|month)$")] | None = opt("`20 per day`.")
+    cooldown: Duration | None = opt("Least time between two retrainings of a model.")
+
+    @model_validator(mode="after")
+    def _scheduled(self) -> RetrainPolicy:
+        if "schedule" in self.when and self.schedule is None:
+            raise wrong("`when` has schedule, but `schedule` is missing", 'Add `schedule: "0 2 * * SUN"`.')
+        return self
+
+
+class Policies(Shape):
+    """Named policies that models refer to."""
+
+    rollout: dict[Name, RolloutPolicy] = opt("Rollout policies by name.", default={})
+    retrain: dict[Name, RetrainPolicy] = opt("Retrain policies by name.", default={})
+
+
+class Metric(Shape):
+    """Thresholds of one metric on the holdout."""
+
+    min: float | None = opt("Least value that passes.")
+    max: float | None = opt("Largest value that passes.")
+    vs_champion: Literal["not_worse"] | None = opt("Paired non-inferiority against the live version.")
+    margin: Margin | None = opt("How much worse still counts as not worse: `2%` or an absolute number.")
+    on_inconclusive: Literal["pooled", "keep", "pass"] | None = opt(
+        "Too little data to tell: test the family as one, keep the champion, or pass. "
+        "Default: pooled in a family, keep alone."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mapping(cls, value: object) -> object:
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            raise wrong(
+                f"a threshold must say which side it is, found {value!r}",
+                f"Write {{min: {value}}} or {{max: {value}}}.",
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Metric:
+        if self.min is None and self.max is None and self.vs_champion is None:
+            raise wrong("expected `min`, `max` or `vs_champion`", "A gate without a threshold tests nothing.")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise wrong(f"min {self.min} is above max {self.max}", "Swap them.")
+        if self.vs_champion is None and self.margin is not None:
+            raise wrong("`margin` belongs to `vs_champion`", "Add `vs_champion: not_worse`, or remove `margin`.")
+        return self
+
+
+class Example(Shape):
+    """A row the user wrote and what the model must answer."""
+
+    input: dict[Text, Scalar] = needed("One row: feature → value.")
+    expect: dict[Text, Expected] = needed("Output → exact value, or [low, high] for a number.")
+
+
+class Gates(Shape):
+    """Tests between a build and traffic. Every key beside `examples` and `size` is a metric's name."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    __pydantic_extra__: dict[str, Metric | None] = Field(init=False)
+
+    examples: list[Example] | None = opt("Rows with their expected answers.")
+    size: Size | None = opt("Largest artifact that may serve: `20MB`.")
+
+
+class LimitsShape(Shape):
+    """Bounds of one training; over them it is stopped and said."""
+
+    time: Duration | None = opt("Wall time; default 10m.")
+    memory: Size | None = opt("Memory; default 4GiB.")
+
+
+class Holdout(Shape):
+    """For data without time: which rows are held out."""
+
+    by: Text | None = opt("Column whose hash decides; default: the table's key.", "yes")
+    share: Share | None = opt("Share of rows; default 20%.", "yes")
+
+
+class DataUseShape(Shape):
+    """How a model reads one table."""
+
+    where: dict[Text, str] = opt(
+        "Only rows whose columns equal these values; may hold {placeholders}.", "yes", default={}
+    )
+
+
+class NeedShape(Shape):
+    """How an upstream's output becomes a column."""
+
+    output: Text | None = opt("Upstream output; default: the regression target, or `probability`.", "yes")
+    inputs: dict[Text, Text] = opt("Upstream feature → own field, where the names differ.", "yes", default={})
+    column: Text | None = opt("Name of the column; default: the upstream's name.", "yes")
+
+
+class Slo(Shape):
+    """Service level objectives."""
+
+    availability: Percent | None = opt("Share of requests answered: 99.9%.")
+    latency: dict[Literal["p50", "p90", "p95", "p99"], Duration] = opt("Quantile → bound.", default={})
+
+
+class Monitor(Shape):
+    """What is watched. Parsed and versioned; acts in a later Retinue."""
+
+    slo: Slo | None = opt("Objectives of this model.")
+
+
+class Resources(Shape):
+    """Serving resources. Parsed and versioned; acts in a later Retinue."""
+
+    memory: Size | None = opt("A first guess; measured values replace it.")
+
+
+DataItem = Annotated[
+    Annotated[Text, Tag("<name>")] | Annotated[dict[Text, DataUseShape | None], Tag("<mapping>")],
+    Discriminator(
+        one_or_many,
+        custom_error_type="retinue",
+        custom_error_message="expected a table's name or {table: {where: …}}",
+    ),
+]
+DataValue = Annotated[
+    Annotated[Text, Tag("<name>")]
+    | Annotated[list[DataItem], Tag("<list>")]
+    | Annotated[dict[Text, DataUseShape | None], Tag("<mapping>")],
+    Discriminator(
+        one_or_many,
+        custom_error_type="retinue",
+        custom_error_message="expected a table's name, a list of names, or {table: {where: …}}",
+    ),
+]
+NeedsValue = Annotated[
+    Annotated[Texts, Tag("<list>")] | Annotated[dict[Text, NeedShape | None], Tag("<mapping>")],
+    Discriminator(
+        one_or_many,
+        custom_error_type="retinue",
+        custom_error_message="expected a list of models, or {model: {output: …, inputs: …, column: …}}",
+    ),
+]
+
+
+class ModelFields(Shape):
+    """Keys that a model, `defaults:` and `override:` share; all optional here."""
+
+    train: Train | None = opt("Training entry point, `module:function`.", "yes")
+    environment: Text | None = opt("Name of an environment.", "yes")
+    data: DataValue | None = opt("Table, list of tables (the first holds the rows), or {table: {where: …}}.", "yes")
+    task: Task | None = opt("regression, binary or multiclass.", "yes")
+    features: SomeTexts | None = opt("Columns in order, those from `needs` too.", "yes")
+    target: Text | None = opt("Column to predict.", "yes")
+    needs: NeedsValue | None = opt("Upstream models whose output becomes a column.", "yes")
+    params: dict[str, Any] | None = opt("Free parameters for the training function.", "yes")
+    files: Texts | None = opt("Further files or globs the training reads, relative to the portfolio.", "yes")
+    holdout: Holdout | None = opt("Rows held out where the data has no time.", "yes")
+    gates: Gates | None = opt("Tests before any traffic.", "re-gate")
+    limits: LimitsShape | None = opt("Bounds of one training.")
+    semantics: Annotated[int, Field(ge=1)] | None = opt("Raise it when meaning changes but types don't.", "yes")
+    compile: Literal["auto", "require", "forbid"] | None = opt("Compilation to ONNX; default auto.", "yes")
+    protect: bool | None = opt("Never removed unless named; default false.")
+    rollout: Text | None = opt("Name of a rollout policy.")
+    retrain: Text | None = opt("Name of a retrain policy.")
+    monitor: Monitor | None = opt("What is watched; acts in a later Retinue.")
+    resources: Resources | None = opt("Serving resources; acts in a later Retinue.")
+    owner: Text | None = opt("Who is responsible.")
+    description: Text | None = opt("What the model is for.")
+    tags: Texts | None = opt("Labels for selectors: `tag:…`.")
+
+
+Columns = Annotated[
+    Annotated[SomeTexts, Tag("<list>")] | Annotated[dict[Text, Text], Tag("<mapping>")],
+    Discriminator(
+        one_or_many,
+        custom_error_type="retinue",
+        custom_error_message="expected a list of columns or {placeholder: column}",
+    ),
+]
+
+
+class Distinct(Shape):
+    """Members are the distinct values of columns of a table."""
+
+    distinct: Columns = needed("Columns, or {placeholder: column}.")
+    of: Text = needed("Table that holds the columns.")
+    min_rows: Annotated[int, Field(ge=1)] = opt("Fewer rows: the key waits.", default=1)
+    lapse: Literal["keep", "remove", "fail"] = opt("When a member falls below or disappears.", default="keep")
+    exclude: list[str] = opt('Keys left out: "JFK,B6" or "JFK,*".', default=[])
+
+
+def _for_each(value: object) -> str | None:
+    if isinstance(value, dict):
+        return "<distinct>" if {"distinct", "of"} & set(value) else "<lists>"
+    if isinstance(value, list):
+        return "<keys>" if any(isinstance(item, dict) for item in value) else "<values>"
+    return None
+
+
+ForEachValue = Annotated[
+    Annotated[Distinct, Tag("<distinct>")]
+    | Annotated[dict[str, SomeTexts], Tag("<lists>")]
+    | Annotated[list[dict[str, str]], Tag("<keys>")]
+    | Annotated[SomeTexts, Tag("<values>")],
+    Discriminator(
+        _for_each,
+        custom_error_type="retinue",
+        custom_error_message="expected {distinct: […], of: TABLE}, {placeholder: [values]} or a list",
+    ),
+]
+
+
+class Model(ModelFields):
+    """A model, or a family when its name holds {placeholders}."""
+
+    train: Train = needed("Training entry point, `module:function`.", "yes")
+    environment: Text = needed("Name of an environment; usually from `defaults:`.", "yes")
+    data: DataValue = needed(
+        "Table, list of tables (the first holds the rows that are predicted), or {table: {where: {column: value}}}.",
+        "yes",
+    )
+    task: Task = needed("regression, binary or multiclass.", "yes")
+    features: SomeTexts = needed("Columns in order; those from `needs` are listed too.", "yes")
+    target: Text = needed("Column to predict.", "yes")
+    for_each: ForEachValue | None = opt(
+        "How members are found: {distinct: […], of: TABLE}, {placeholder: [values]}, or a list of values or keys."
+    )
+    override: dict[Text, ModelFields] = opt('Other values for some members: {"JFK,B6": {params: …}}.', default={})
+    was: Text | None = opt("Old name of a renamed model; may hold the same {placeholders}.")
+
+
+class Fallback(Shape):
+    """Who answers when the selected model can't."""
+
+    model: Text = needed("Name of the model that answers instead.")
+    when: list[Literal["unknown", "unavailable", "stale_input"]] = opt(
+        "Reasons; default [unknown, unavailable].", default=["unknown", "unavailable"]
+    )
+
+
+class Endpoint(Shape):
+    """A public name that clients call."""
+
+    select: Text = needed("Model's name; {fields} are filled from each row.")
+    fallback: Fallback | None = opt("Who answers instead.")
+
+
+class PortfolioFile(Shape):
+    """A portfolio file."""
+
+    portfolio: Name = needed("Name of the portfolio: the namespace of its models.")
+    format: Literal[1] = opt("Version of this file format.", default=1)
+    include: SomeTexts = opt("Further files with data, environments, policies, models or endpoints.", default=[])
+    cutoff: str = opt("Where training ends: `last 20%` of rows in time, or a date.", "yes", default="last 20%")
+    data: dict[Name, Table] = opt("Tables and views by name.", default={})
+    environments: dict[Name, Environment] = opt("Environments by name.", default={})
+    policies: Policies = opt("Named policies.", default=Policies())
+    defaults: ModelFields = opt("Merged under every model.", default=ModelFields())
+    models: dict[str, Model] = opt("Models and families by name.", default={})
+    endpoints: dict[Name, Endpoint] = opt("Public names.", default={})
+
+
+class Main(Shape):
+    """The top-level keys of the main file, sections unchecked: each of their entries is checked on its own."""
+
+    portfolio: Name
+    format: Literal[1] = 1
+    include: SomeTexts = []
+    cutoff: str = "last 20%"
+    data: dict[str, Any] = {}
+    environments: dict[str, Any] = {}
+    policies: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    models: dict[str, Any] = {}
+    endpoints: dict[str, Any] = {}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a portfolio file, for editors."""
+    schema = PortfolioFile.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Retinue portfolio"
+    return schema
