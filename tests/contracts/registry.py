@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -186,7 +187,7 @@ class RegistryContract:
             add_version(registry, id)
         land(registry, "a", None, "a1")
         land(registry, "a", "a1", "a2", 2)
-        with pytest.raises(ConflictError, match="a moved .* was a1, now a2") as refused:
+        with pytest.raises(ConflictError, match=r"a moved .* was a1, now a2") as refused:
             land(registry, "a", "a1", "a3", 3, holds=(hold(),))
         assert "retinue plan" in str(refused.value.hint)
         with pytest.raises(ConflictError, match="was absent, now a2"):
@@ -439,3 +440,14 @@ class RegistryContract:
         assert len(registry.definitions([f"d{n}" for n in range(12_000)])) == 6_000
         assert registry.versions([f"v{n}" for n in range(12_000)]) == {}
         assert registry.versions_of_pairs(P, [(f"d{n}", "s") for n in range(12_000)]) == {}
+
+    def test_threads_share_a_registry(self, registry: Registry) -> None:
+        models = [f"m{n}" for n in range(8)]
+        for model in models:
+            add_version(registry, f"{model}-v", model)
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda model: land(registry, model, None, f"{model}-v").number, models))
+        assert sorted(made) == list(range(1, 9))
+        current = registry.current(P, S)
+        assert current is not None
+        assert current.models.keys() == set(models)

@@ -1,12 +1,13 @@
 """A process of its own that uses a registry; the tests start it as a script with a command and a database file.
 
-    land FILE MODEL OLD NEW GO     wait until file GO exists, then land one change; print the release or the error
-    many FILE MODEL N              land v0 … v(N-1) of one model, each from what the stage has; print the numbers
-    die FILE K                     begin a landing and be killed right before its K-th statement; exit 0 if it ended
-    lock FILE SECONDS              hold the database exclusively, say so, and wait
-    fill FILE                      land releases until the disk refuses; print the error's class, text and hint
+land FILE MODEL OLD NEW GO     wait until file GO exists, then land one change; print the release or the error
+many FILE MODEL N              land v0 … v(N-1) of one model, each from what the stage has; print the numbers
+die FILE K                     begin a landing and be killed right before its K-th statement; exit 0 if it ended
+lock FILE SECONDS              hold the database exclusively, say so, and wait
+fill FILE                      land releases until the disk refuses; print the error's class, text and hint
 """
 
+# ruff: noqa: T201 - a script that talks to its test over standard output
 from __future__ import annotations
 
 import os
@@ -14,6 +15,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,5 +109,7 @@ def fill(file: str) -> None:
         print(number, type(error).__name__, error, error.hint, sep="\n")
 
 
+COMMANDS: dict[str, Callable[..., None]] = {"land": land, "many": many, "die": die, "lock": lock, "fill": fill}
+
 if __name__ == "__main__":
-    {"land": land, "many": many, "die": die, "lock": lock, "fill": fill}[sys.argv[1]](*sys.argv[2:])
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.contracts.registry import RegistryContract
 
 from retinue.store.base import Registry
 from retinue.store.fake import MemoryRegistry
 from retinue.store.registry import SqlRegistry
-from tests.contracts.registry import RegistryContract
 
 
 class TestMemory(RegistryContract):

@@ -12,11 +12,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from tests.store.contender import patch, prepare
 
 from retinue.core.errors import StateError, StateUnavailableError
 from retinue.core.state import Entry
 from retinue.store.registry import SqlRegistry
-from tests.store.contender import patch, prepare
 
 SCRIPT = str(Path(__file__).with_name("contender.py"))
 
