@@ -5,7 +5,8 @@
 
 A challenger is the truth's logit with noise of its own. `identical retrain` has the champion's noise, so its
 true loss is the same; the others have more, tuned on a million rows so that their true loss is worse by the
-stated multiple of the margin. At exactly 1 × margin a pass is an error, promised in at most 5 % of cases.
+stated multiple of the margin. At exactly 1 × margin a pass is an error, promised in about 5 % of cases; a member of a
+family has two ways to pass (alone, with its family), so its errors may add up to about twice that.
 """
 
 from __future__ import annotations

@@ -66,3 +66,4 @@ def test_the_guard_rail_p_value_is_the_t_test_and_never_nan() -> None:
     assert worse_p(one) == pytest.approx(stats.t.sf(3.0, 399))
     assert worse_p(replace(one, se=0.0)) == 0.0
     assert worse_p(replace(one, se=0.0, difference=0.0)) == 1.0
+    assert worse_p(replace(one, se=0.0, groups=2)) == 1.0

@@ -24,7 +24,7 @@ Array = NDArray[Any]
 LARGE = 1_000
 """From so many groups on a mean is judged by a t-interval; bootstraps fold down to so many."""
 
-REPLICATES = 2_000
+REPLICATES = 1_000
 ORDERED_REPLICATES = 600
 """Fewer for metrics that need the order of rows: each replicate is a pass over all rows."""
 
@@ -153,7 +153,10 @@ class Sample:
     def _weights(self) -> Array:
         """How often each group is drawn in each replicate, [REPLICATES, groups]; shared by all metrics."""
         g = self._folded[1]
-        drawn = self._rng.integers(0, g, size=(REPLICATES, g)) + np.arange(REPLICATES)[:, None] * g
+        drawn = (
+            self._rng.integers(0, g, size=(REPLICATES, g), dtype=np.int32)
+            + np.arange(REPLICATES, dtype=np.int32)[:, None] * g
+        )
         return np.bincount(drawn.ravel(), minlength=REPLICATES * g).reshape(REPLICATES, g).astype(np.float64)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
-from retinue.core.gates import ALPHA, Interval
+from retinue.core.gates import ALPHA, MINIMUM_ROWS, Interval
 
 MANY = 10
 """From so many members on they are resampled as clusters; fewer are taken as given, their rows as the sample."""
@@ -59,5 +59,6 @@ def worse_p(share: Share) -> float:
     """One-sided p-value of "the member is not worse than its margin"; small means worse. Never NaN."""
     gap = share.difference - share.margin
     if share.se <= 0.0:
-        return 0.0 if gap > 0 else 1.0
+        # a handful of equal rows has no spread by chance; that is no evidence
+        return 0.0 if gap > 0 and share.groups >= MINIMUM_ROWS else 1.0
     return float(stdtr(max(share.groups - 1, 1), -gap / share.se))
