@@ -6,9 +6,11 @@ one): they sort as text, and zoned input is taken to UTC first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+from retinue.core.portfolio import CutoffSpec
 
 Json = Any
 ColumnType = Literal["BOOL", "INT64", "FP64", "BYTES", "TIMESTAMP", "UNSUPPORTED"]
@@ -74,3 +76,38 @@ class Pin:
     def filled(self, other: Pin) -> Pin:
         """This pin with the tables that only `other` names added."""
         return Pin({**other.until, **self.until})
+
+
+class Tables(Protocol):
+    """What planning and building ask of a portfolio's tables; `catalog.Catalog` is the one that reads files."""
+
+    def columns(self, table: str) -> dict[str, ColumnType]:
+        """The columns of a table with their types, in its own order."""
+
+    def keys(self, table: str, columns: Sequence[str]) -> list[KeyRows]:
+        """Distinct keys as text with their rows, sorted; rows with a missing key are skipped."""
+
+    def pin(self, tables: Iterable[str]) -> Pin:
+        """What a snapshot of these tables taken now is pinned to."""
+
+    def facts(self, questions: Sequence[Question], pin: Pin) -> list[Facts]:
+        """Rows, newest moment and content fingerprint for each question, in order."""
+
+    def cutoff(self, spec: CutoffSpec, tables: Iterable[str], pin: Pin) -> str | None:
+        """The moment from which rows are held out; None when no table has time."""
+
+    def read(
+        self,
+        table: str,
+        columns: Sequence[str],
+        filters: Filters,
+        pin: Pin,
+        *,
+        hide_from: str | None = None,
+        since: str | None = None,
+        before: str | None = None,
+    ) -> Any:
+        """A pyarrow.Table of the rows under the pin, ordered; with `hide_from`, as seen at that moment."""
+
+    def check_lookahead(self, table: str, columns: Sequence[str], pin: Pin, cutoff: str) -> None:
+        """Prove on the data that a view never looks ahead. Raises DataError naming view, column and a row."""

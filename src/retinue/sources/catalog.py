@@ -100,7 +100,10 @@ class Catalog:
         return sorted((KeyRows(tuple(v), n) for v, n in found), key=lambda k: k.values)
 
     def pin(self, tables: Iterable[str]) -> Pin:
-        """What a snapshot of these tables is pinned to: the newest moment of every base table under them."""
+        """What a snapshot of these tables is pinned to: the newest moment of every base table under them.
+
+        A view that gives a time to files without one is pinned itself.
+        """
         names = sorted(set(tables))
 
         def compute() -> Json:
@@ -108,7 +111,7 @@ class Catalog:
             closure = self._closure(names)
             with self._session(names) as session:
                 for spec in closure:
-                    if spec.time is not None and not spec.is_view:
+                    if spec.time is not None and (not spec.is_view or self._gives_time(spec)):
                         until[spec.name] = session.rows(spec.name, queries.newest(spec.name, spec.time))[0][0]
                     elif not spec.is_view:
                         until[spec.name] = None
@@ -263,10 +266,13 @@ class Catalog:
             self._answers.put("reads", key, found)
         return found["tables"], found["gathers"]
 
+    def _gives_time(self, view: TableSpec) -> bool:
+        return all(self.spec(t).time is None for t in self._reads(view)[0])
+
     def _refuse_unprovable(self, spec: TableSpec) -> None:
         """Windows over rows without time cannot be looked at as of a moment."""
         reads, gathers = self._reads(spec)
-        if gathers and all(self.spec(t).time is None for t in reads):
+        if gathers and self._gives_time(spec):
             raise DataError(
                 f"view {spec.name} gathers rows of {', '.join(reads)}, which have no time: it may look ahead",
                 where=spec.where,

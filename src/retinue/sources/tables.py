@@ -213,25 +213,32 @@ def _plain(spec: TableSpec, path: Path, scratch: Path) -> list[Path]:
 
 
 def _convert(spec: TableSpec, path: Path, plain: list[Path], target: Path) -> None:
-    """CSV → Parquet. Text keeps `NA`; a column that is not text reads it as missing."""
+    """CSV → Parquet. Nothing is skipped or guessed away; a column that is numeric but for `NA` is numeric."""
     import duckdb
 
     names = "[" + ", ".join(literal(str(p)) for p in plain) + "]"
-    nulls = "[" + ", ".join(literal(n) for n in NULLS) + "]"
-    options = f"sample_size = -1, union_by_name = {'true' if len(plain) > 1 else 'false'}, nullstr = {nulls}"
+    nulls = ", ".join(literal(n) for n in NULLS)
+    options = "sample_size = -1, header = true, skip = 0"
+    if len(plain) > 1:
+        options += ", union_by_name = true"
     if path.suffix.lower() == ".gz":
         options += ", compression = 'gzip'"
+    source = f"read_csv({names}, {options}, nullstr = '')"
     with duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": False}) as con:
         try:
             con.execute("SET TimeZone = 'UTC'")
-            rows = con.execute(f"DESCRIBE FROM read_csv({names}, {options})").fetchall()
-            texts = [str(r[0]) for r in rows if r[1] == "VARCHAR"]
+            kinds = {str(r[0]): str(r[1]) for r in con.execute(f"DESCRIBE FROM {source}").fetchall()}
             select = "*"
-            if texts:
-                options += f", force_not_null = [{', '.join(literal(t) for t in texts)}]"
-                replaced = ", ".join(f"nullif({identifier(t)}, '') AS {identifier(t)}" for t in texts)
-                select = f"* REPLACE ({replaced})"
-            query = f"SELECT {select} FROM read_csv({names}, {options})"  # noqa: S608 - quoted by literal, identifier
+            if "VARCHAR" in kinds.values():
+                lenient = con.execute(f"DESCRIBE FROM read_csv({names}, {options}, nullstr = [{nulls}])").fetchall()
+                casts = [
+                    f"CAST(CASE WHEN {identifier(str(c))} NOT IN ({nulls}) THEN {identifier(str(c))} END AS {kind}) "
+                    f"AS {identifier(str(c))}"
+                    for c, kind, *_ in lenient
+                    if kind != "VARCHAR" and kinds.get(str(c)) == "VARCHAR"
+                ]
+                select = f"* REPLACE ({', '.join(casts)})" if casts else "*"
+            query = f"SELECT {select} FROM {source}"  # noqa: S608 - quoted by literal, identifier
             con.execute(f"COPY ({query}) TO {literal(str(target))} (FORMAT parquet)")
         except duckdb.Error as error:
             text = str(error)
