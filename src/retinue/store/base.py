@@ -54,6 +54,9 @@ class RegistryReader(Protocol):
     def versions_of_pairs(self, portfolio: str, pairs: Collection[Pair]) -> dict[Pair, Version]:
         """The version registered first for each (definition, snapshot) that has one (newest sibling wins)."""
 
+    def versions_of_definitions(self, portfolio: str, definitions: Collection[str]) -> dict[str, list[Version]]:
+        """All versions of each definition that has any, newest first."""
+
     def versions_of_model(self, portfolio: str, model: str) -> list[Version]:
         """All versions of a model, newest first."""
 

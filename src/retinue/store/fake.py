@@ -108,6 +108,15 @@ class MemoryRegistry:
             mine = [version for version in self._versions if version.portfolio == portfolio]
             return {_pair(version): version for version in mine if _pair(version) in wanted}
 
+    def versions_of_definitions(self, portfolio: str, definitions: Collection[str]) -> dict[str, list[Version]]:
+        """All versions of each definition that has any, newest first."""
+        with self._lock:
+            found: dict[str, list[Version]] = {}
+            for version in sorted(self._versions, key=lambda v: (v.created, v.sibling), reverse=True):
+                if version.portfolio == portfolio and version.definition in set(definitions):
+                    found.setdefault(version.definition, []).append(version)
+            return found
+
     def versions_of_model(self, portfolio: str, model: str) -> list[Version]:
         """All versions of a model, newest first."""
         with self._lock:

@@ -28,7 +28,7 @@ def parse_url(url: str) -> URL:
         parsed.get_dialect().import_dbapi()
     except (ArgumentError, ImportError) as error:
         raise StateError(
-            f"{url.split('@')[-1]!r} is not the URL of a database Retinue can use: {error}",
+            f"{url.rsplit('@', maxsplit=1)[-1]!r} is not the URL of a database Retinue can use: {error}",
             hint='Set [state] database in retinue.toml, for example "sqlite:////var/lib/retinue/state.db".',
         ) from error
     return parsed

@@ -131,6 +131,15 @@ class SqlReader:
         found = map(rows.version_of, self._by_chunks(query, pair, pairs))
         return {(version.definition, version.snapshot): version for version in found}  # later siblings overwrite
 
+    def versions_of_definitions(self, portfolio: str, definitions: Collection[str]) -> dict[str, list[Version]]:
+        """All versions of each definition that has any, newest first."""
+        query = select(t.versions).where(t.versions.c.portfolio == portfolio)
+        query = query.order_by(t.versions.c.created.desc(), t.versions.c.sibling.desc())
+        found: dict[str, list[Version]] = {}
+        for version in map(rows.version_of, self._by_chunks(query, t.versions.c.definition, definitions)):
+            found.setdefault(version.definition, []).append(version)
+        return found
+
     def versions_of_model(self, portfolio: str, model: str) -> list[Version]:
         """All versions of a model, newest first."""
         query = select(t.versions).where(t.versions.c.portfolio == portfolio, t.versions.c.model == model)

@@ -1,0 +1,27 @@
+"""How late do departures leave this airport in this hour, on average?"""
+
+from retinue_worker import TrainingJob
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+
+def train(job: TrainingJob):
+    df = job.data["congestion_hours"].to_pandas()
+    numbers = [f for f in job.features if f != "origin"]
+    model = Pipeline(
+        [
+            (
+                "columns",
+                ColumnTransformer(
+                    [
+                        ("origin", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["origin"]),
+                        ("numbers", "passthrough", numbers),
+                    ]
+                ),
+            ),
+            ("model", HistGradientBoostingRegressor(**job.params, random_state=job.seed, early_stopping=False)),
+        ]
+    )
+    return model.fit(df[list(job.features)], df[job.target])

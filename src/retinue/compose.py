@@ -1,0 +1,54 @@
+"""The one place that wires concrete stores, sources and builders from settings. Heavy rooms are imported late."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from retinue.build.environment import Lock
+from retinue.core.portfolio import Portfolio
+from retinue.settings import Settings
+from retinue.sources.base import Tables
+from retinue.store.base import Artifacts, Registry
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The registry of these settings; made if it is not there yet."""
+    from retinue.store.registry import SqlRegistry
+
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    return SqlRegistry(settings.database)
+
+
+def open_artifacts(settings: Settings) -> Artifacts:
+    """The artifact store of these settings."""
+    from retinue.store.artifacts import FsspecArtifacts
+
+    return FsspecArtifacts(settings.artifacts, settings.cache / "artifacts")
+
+
+def open_tables(portfolio: Portfolio, settings: Settings) -> Tables:
+    """The tables of a portfolio."""
+    from retinue.sources.catalog import Catalog
+
+    return Catalog(portfolio.tables, Path(portfolio.root), settings.cache)
+
+
+def holder() -> str:
+    """How this process is named in leases."""
+    return f"{who()}@{socket.gethostname()} pid {os.getpid()}"
+
+
+def who() -> str:
+    """Who acts, for the audit trail: RETINUE_USER, else the login name."""
+    import getpass
+
+    try:
+        return os.environ.get("RETINUE_USER") or getpass.getuser()
+    except (OSError, KeyError):  # no such user in the password file, as in some containers
+        return f"uid {os.getuid()}"
+
+
+LockReader = Callable[[str], Lock]

@@ -1,0 +1,162 @@
+"""Bytes by their SHA-256, on any fsspec file system: written atomically, verified at every read.
+
+Layout: `<root>/<first two digits>/<digest>`. On a local root a reader gets the stored file itself; from a remote
+one it is fetched into `cache` once and verified there at every use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from retinue.core.errors import CorruptArtifactError, StateUnavailableError
+from retinue.core.identity import short
+
+_CHUNK = 1024**2
+
+
+class FsspecArtifacts:
+    """An artifact store at an fsspec URL (`file:///…`, `s3://…`, `memory://…`); `cache` holds fetched copies."""
+
+    def __init__(self, url: str, cache: Path) -> None:
+        import fsspec
+
+        self._url = url
+        self._cache = cache
+        self._files, root = fsspec.core.url_to_fs(url)
+        self._root = str(root).rstrip("/")
+        protocol = self._files.protocol
+        self._local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def put(self, data: bytes) -> str:
+        """Store bytes, return their digest; storing them again is free. Raises StateUnavailableError."""
+        digest = hashlib.sha256(data).hexdigest()
+        if not self._sound(digest, len(data)):
+            self._write(digest, lambda sink: sink.write(data))
+        return digest
+
+    def put_file(self, path: Path) -> str:
+        """Store a file's bytes, return their digest. Raises StateUnavailableError."""
+        digest = _digest_file(path)
+
+        def copy(sink: Any) -> None:
+            with path.open("rb") as source:
+                while chunk := source.read(_CHUNK):
+                    sink.write(chunk)
+
+        if not self._sound(digest, path.stat().st_size):
+            self._write(digest, copy)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """The bytes, verified. Raises CorruptArtifactError when they are gone or differ."""
+        with self._reading(digest):
+            data = self._files.cat_file(self._path(digest))
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise _damaged(digest, self._path(digest))
+        return bytes(data)
+
+    def local(self, digest: str) -> Path:
+        """A verified local file with these bytes (fetched if the store is remote). Raises CorruptArtifactError."""
+        if self._local:
+            path = Path(self._path(digest))
+            with self._reading(digest):
+                actual = _digest_file(path)
+            if actual != digest:
+                raise _damaged(digest, str(path))
+            return path
+        path = self._cache / digest[:2] / digest
+        if not path.exists() or _digest_file(path) != digest:
+            data = self.get(digest)
+            _write_local(path, lambda sink: sink.write(data))
+        return path
+
+    def has(self, digest: str) -> bool:
+        """Whether something is stored under that digest (not verified)."""
+        try:
+            return bool(self._files.exists(self._path(digest)))
+        except OSError as error:
+            raise _unavailable(self._url, error) from error
+
+    def _path(self, digest: str) -> str:
+        if len(digest) != 64 or not all(c in "0123456789abcdef" for c in digest):
+            raise CorruptArtifactError(f"{digest!r} is not a SHA-256 digest")
+        return f"{self._root}/{digest[:2]}/{digest}"
+
+    def _sound(self, digest: str, size: int) -> bool:
+        """Whether it is stored already; a local file is read again, so that storing repairs a damaged one."""
+        if not self.has(digest):
+            return False
+        if self._local:
+            return _digest_file(Path(self._path(digest))) == digest
+        return bool(self._files.size(self._path(digest)) == size)
+
+    def _write(self, digest: str, fill: Any) -> None:
+        path = self._path(digest)
+        if self._local:
+            _write_local(Path(path), fill)
+            return
+        try:  # object stores show an object only when it is whole
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            with self._files.open(path, "wb") as sink:
+                fill(sink)
+        except OSError as error:
+            raise _unavailable(self._url, error) from error
+
+    @contextlib.contextmanager
+    def _reading(self, digest: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise CorruptArtifactError(f"artifact {short(digest)} is gone from {self._url} ({digest})") from error
+        except OSError as error:
+            raise _unavailable(self._url, error) from error
+
+
+def _write_local(path: Path, fill: Any) -> None:
+    """Temporary file beside it, fsync, rename, fsync of the folder: whole or not at all, also after a power cut."""
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        with os.fdopen(handle, "wb") as sink:
+            fill(sink)
+            sink.flush()
+            os.fsync(sink.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise _unavailable(str(path.parent), error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(digest: str, where: str) -> CorruptArtifactError:
+    return CorruptArtifactError(
+        f"artifact {short(digest)} is damaged: the bytes have another digest ({digest})", where=where
+    )
+
+
+def _unavailable(where: str, error: OSError) -> StateUnavailableError:
+    return StateUnavailableError(f"the artifact store does not answer or is full: {error}", where=where)

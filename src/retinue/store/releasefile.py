@@ -1,0 +1,214 @@
+"""The release file: one release compiled for serving, in one immutable, checked, memory-mapped file.
+
+    "RETREL" | format u16 | SHA-256 of the rest (32 bytes) | length of index u64 | index JSON | records
+
+The index maps each model to (offset, length) of its JSON record, which is parsed when first asked for. A folder
+holds `<number>.release` files and `current`, one line with the number and the digest of the file it points at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import struct
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retinue.core.errors import CorruptArtifactError, StateUnavailableError
+from retinue.core.identity import canonical
+from retinue.core.state import ReleaseImage, ServedEndpoint, ServedModel, ServedNeed
+
+_HEAD = struct.Struct("<6sH32sQ")
+_MAGIC = b"RETREL"
+FORMAT = 1
+
+
+class Pointer(NamedTuple):
+    """What `current` says: the release's number and the digest of its file."""
+
+    number: int
+    digest: str
+
+
+def write_release(folder: Path, image: ReleaseImage) -> Path:
+    """Write `folder/<number>.release`, replacing one of other content in one step.
+
+    The same image always gives the same bytes. Raises StateUnavailableError when the disk does not take it.
+    """
+    records: list[bytes] = []
+    index: dict[str, tuple[int, int]] = {}
+    offset = 0
+    for name in sorted(image.models):
+        record = canonical(asdict(image.models[name]))
+        index[name] = (offset, len(record))
+        records.append(record)
+        offset += len(record)
+    head = canonical(
+        {
+            "portfolio": image.portfolio,
+            "stage": image.stage,
+            "number": image.number,
+            "models": index,
+            "endpoints": {name: asdict(endpoint) for name, endpoint in image.endpoints.items()},
+        }
+    )
+    body = struct.pack("<Q", len(head)) + head + b"".join(records)
+    path = folder / f"{image.number}.release"
+    _replace(path, _MAGIC + struct.pack("<H", FORMAT) + hashlib.sha256(body).digest() + body)
+    return path
+
+
+def point(folder: Path, number: int) -> None:
+    """Let `folder/current` name that release, in one step. Raises CorruptArtifactError when its file is unsound."""
+    with ReleaseFile(folder / f"{number}.release") as file:
+        digest = file.digest
+    _replace(folder / "current", f"{number} {digest}\n".encode())
+
+
+def pointer(folder: Path) -> Pointer | None:
+    """What `current` says, None when there is none. Raises CorruptArtifactError when it is unreadable."""
+    path = folder / "current"
+    try:
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptArtifactError(f"the release pointer is unreadable: {error}", where=str(path)) from error
+    words = text.split()
+    if len(words) != 2 or not words[0].isdigit():
+        raise CorruptArtifactError(f"the release pointer says {text[:80]!r}", where=str(path), hint=_REWRITE)
+    return Pointer(int(words[0]), words[1])
+
+
+def current(folder: Path) -> int | None:
+    """The number of the release that is pointed at, None when there is none."""
+    found = pointer(folder)
+    return found.number if found else None
+
+
+class ReleaseFile:
+    """An opened release file; the whole file is verified once, records are parsed when asked for.
+
+    Raises CorruptArtifactError for a file that is missing, cut, damaged or of another format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._map = _open(path)
+        try:
+            head = self._verify()
+            self.portfolio: str = head["portfolio"]
+            self.stage: str = head["stage"]
+            self.number: int = head["number"]
+            self._index: dict[str, tuple[int, int]] = head["models"]
+            self.endpoints: dict[str, ServedEndpoint] = {
+                name: ServedEndpoint(**{**body, "fallback_when": tuple(body["fallback_when"])})
+                for name, body in head["endpoints"].items()
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            self._map.close()
+            raise _unsound(path, f"its index does not parse: {error}") from error
+        except CorruptArtifactError:
+            self._map.close()
+            raise
+        self._models: dict[str, ServedModel] = {}
+
+    def __enter__(self) -> ReleaseFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmap the file; models that were parsed stay usable."""
+        self._map.close()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models, sorted."""
+        return tuple(self._index)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def model(self, name: str) -> ServedModel | None:
+        """That model, or None."""
+        found = self._models.get(name)
+        if found is None and name in self._index:
+            offset, length = self._index[name]
+            start = self._records + offset
+            found = self._models[name] = _model(json.loads(self._map[start : start + length]))
+        return found
+
+    def _verify(self) -> dict[str, Any]:
+        if len(self._map) < _HEAD.size:
+            raise _unsound(self.path, "it is cut off")
+        magic, version, digest, length = _HEAD.unpack_from(self._map, 0)
+        if magic != _MAGIC:
+            raise _unsound(self.path, "it is no release file")
+        if version != FORMAT:
+            raise CorruptArtifactError(
+                f"release file of format {version}; this Retinue reads {FORMAT}", where=str(self.path), hint=_REWRITE
+            )
+        body = memoryview(self._map)[_HEAD.size - 8 :]
+        try:
+            actual = hashlib.sha256(body).digest()
+        finally:
+            body.release()
+        if actual != digest:
+            raise _unsound(self.path, "its bytes have another digest")
+        self.digest: str = digest.hex()
+        self._records = _HEAD.size + length
+        head: dict[str, Any] = json.loads(self._map[_HEAD.size : self._records])
+        return head
+
+
+_REWRITE = "Run `retinue apply` (or `retinue rollback`): it writes the release file anew."
+
+
+def _open(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise _unsound(path, "it is gone") from error
+    except ValueError as error:  # mmap refuses an empty file
+        raise _unsound(path, "it is empty") from error
+    except OSError as error:
+        raise StateUnavailableError(f"cannot read the release file: {error}", where=str(path)) from error
+
+
+def _unsound(path: Path, why: str) -> CorruptArtifactError:
+    return CorruptArtifactError(f"the release file is unusable: {why}", where=str(path), hint=_REWRITE)
+
+
+def _model(record: dict[str, Any]) -> ServedModel:
+    needs = tuple(ServedNeed(**need) for need in record.pop("needs"))
+    return ServedModel(**record, needs=needs)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        with os.fdopen(handle, "wb") as sink:
+            sink.write(data)
+            sink.flush()
+            os.fsync(sink.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise StateUnavailableError(f"cannot write {path.name}: {error}", where=str(path.parent)) from error
