@@ -1,0 +1,372 @@
+"""Trainers: a pool of processes, one kind per environment, that train, convert and probe models.
+
+Each is `retinue_worker.train` in the model's own interpreter with nothing of the platform on its path. This side
+watches time and memory, turns what went wrong into words, and replaces a trainer that died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from retinue.build.environment import Environment
+from retinue.build.trainer import Trainer, Watch
+from retinue.core.contract import DType, Field, Label, Task, outputs_of
+from retinue.core.errors import TrainingError
+from retinue.core.identity import digest_bytes
+from retinue.core.portfolio import Limits
+from retinue_worker.exchange import read_columns, write_columns
+
+Columns = Mapping[str, np.ndarray[Any, Any]]
+Json = Any
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """One training. `tables` and `labels` are Arrow IPC files; what is made goes into `folder` (created)."""
+
+    model: str
+    environment: Environment
+    bundle: Path  # the unpacked bundle's project folder
+    entry: str  # "package.module:function"
+    tables: Mapping[str, Path]
+    inputs: tuple[Field, ...]  # the features with their types, in order
+    target: str
+    task: Task
+    folder: Path
+    params: Mapping[str, Json] = field(default_factory=dict)
+    seed: int = 0
+    labels: Path | None = None
+    limits: Limits = _LIMITS
+    compile: Literal["auto", "require", "forbid"] = "auto"
+    overlay: Path | None = None  # converters; None: no compilation
+    no_overlay: str | None = None  # why there are none, for the record
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A conversion that is not yet proved: its file, the signature to run it with, which of several ways it is."""
+
+    path: Path
+    signature: Mapping[str, Json]
+    way: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training gave. Times in seconds; `digest` is the SHA-256 of the artifact's bytes."""
+
+    request: TrainRequest
+    artifact: Path
+    format: str
+    signature: Mapping[str, Json]
+    digest: str
+    compiled: Compiled | None
+    compile_reason: str | None
+    seconds: float
+    conversion_seconds: float
+    logged: Mapping[str, Json]
+    log: Path
+    files: Path
+
+    @property
+    def classes(self) -> tuple[Label, ...] | None:
+        """The classes in the order of `probability`, None for regression."""
+        return None if self.signature["classes"] is None else tuple(self.signature["classes"])
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """Run an artifact in its environment, in calls of at most `chunk` rows; `timing` single-row calls are timed."""
+
+    environment: Environment
+    artifact: Path
+    format: str
+    signature: Mapping[str, Json]
+    chunk: int = 1_000_000
+    timing: int = 0
+    limits: Limits = _LIMITS
+    overlay: Path | None = None  # only so that a trainer that has one is used again
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Outputs of the rows that worked, in order; `failed` tells why for each row that did not."""
+
+    outputs: dict[str, np.ndarray[Any, Any]]
+    failed: Mapping[int, str]
+
+
+class Trainers:
+    """A pool of at most `workers` trainers at work at once, shared by threads. `close` ends them all."""
+
+    def __init__(self, workers: int, scratch: Path | None = None) -> None:
+        self._turn = threading.BoundedSemaphore(workers)
+        self._lock = threading.Lock()
+        self._idle: dict[tuple[Path, Path | None], list[Trainer]] = {}
+        self._alive: set[Trainer] = set()
+        self._workers = workers
+        self._closed = False
+        self._folder = tempfile.TemporaryDirectory(prefix="retinue-", dir=scratch)
+
+    def __enter__(self) -> Trainers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def train(self, request: TrainRequest) -> TrainResult:
+        """Train one model. Raises TrainingError with the user's own lines first."""
+        folder = request.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "train.log"
+        log.write_bytes(b"")
+        artifact = folder / "model"
+        message = {
+            "op": "train",
+            "bundle": str(request.bundle),
+            "entry": request.entry,
+            "tables": {name: str(path.absolute()) for name, path in request.tables.items()},
+            "labels": str(request.labels.absolute()) if request.labels else None,
+            "params": dict(request.params),
+            "seed": request.seed,
+            "files": str((folder / "files").absolute()),
+            "artifact": str(artifact.absolute()),
+            **_compile_part(request, artifact),
+        }
+        result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
+        if "error" in result:
+            raise _in_words(result, request.model, log)
+        signature = _signature(request, result)
+        return TrainResult(
+            request=request,
+            artifact=artifact,
+            format=result["format"],
+            signature=signature,
+            digest=digest_bytes(artifact.read_bytes()),
+            compiled=_compiled(signature, result["compiled"]),
+            compile_reason=_reason(request, result),
+            seconds=result["seconds"],
+            conversion_seconds=result["conversion"],
+            logged=result["logged"],
+            log=log,
+            files=folder / "files",
+        )
+
+    def convert(self, result: TrainResult, way: int) -> tuple[Compiled | None, str | None]:
+        """(the first conversion from way `way` on, None), or (None, why there is none)."""
+        request = result.request
+        message = {
+            "op": "convert",
+            "artifact": str(result.artifact.absolute()),
+            "signature": dict(result.signature),
+            "way": way,
+            **_compile_part(request, result.artifact),
+        }
+        try:
+            answer = self._ask(request.environment, request.overlay, message, result.log, request.limits, request.model)
+        except TrainingError as error:
+            return None, error.message
+        return _compiled(result.signature, answer.get("compiled")), answer.get("reason") or answer.get("message")
+
+    def predict(self, request: PredictRequest, columns: Columns) -> dict[str, np.ndarray[Any, Any]]:
+        """Outputs by contract name for `columns`. Raises TrainingError when a row fails or the model does not load."""
+        answers, _ = self.probe(request, [columns])
+        if answers[0].failed:
+            row, why = next(iter(answers[0].failed.items()))
+            raise TrainingError(
+                f"model {request.model!r} fails on row {row}: {why}",
+                hint="Make the model accept what its features hold.",
+            )
+        return answers[0].outputs
+
+    def probe(self, request: PredictRequest, batches: Sequence[Columns]) -> tuple[list[Answers], float | None]:
+        """(answers per batch, median microseconds of one single-row call or None).
+
+        Rows on which the model raises are told, not raised. Raises TrainingError when the model does not load.
+        """
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as temporary:
+            folder = Path(temporary)
+            paths = [str(folder / f"{index}.arrow") for index in range(len(batches))]
+            for columns, path in zip(batches, paths, strict=True):
+                write_columns(dict(columns), path)
+            message = {
+                "op": "probe",
+                "artifact": str(request.artifact.absolute()),
+                "format": request.format,
+                "signature": dict(request.signature),
+                "batches": paths,
+                "results": [path + ".out" for path in paths],
+                "chunk": request.chunk,
+                "timing": request.timing,
+            }
+            log = folder / "probe.log"
+            result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
+            if "error" in result:
+                raise _in_words(result, request.model, log)
+            answers = [
+                Answers(read_columns(path + ".out") if Path(path + ".out").exists() else {}, dict(failed))
+                for path, failed in zip(paths, result["failed"], strict=True)
+            ]
+            return answers, result["latency"]
+
+    def close(self) -> None:
+        """End all trainers; trainings under way fail."""
+        with self._lock:
+            self._closed = True
+            trainers, self._idle = list(self._alive), {}
+        for trainer in trainers:
+            trainer.end()
+        self._folder.cleanup()
+
+    def _ask(
+        self,
+        environment: Environment,
+        overlay: Path | None,
+        message: dict[str, Json],
+        log: Path,
+        limits: Limits,
+        model: str,
+    ) -> dict[str, Json]:
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as temporary:
+            result = Path(temporary, "result.json")
+            message = {**message, "log": str(log.absolute()), "result": str(result)}
+            watch = Watch(limits)
+            with self._turn, self._trainer(environment, overlay) as trainer:
+                end = trainer.run(message, watch)
+            if watch.exceeded:
+                raise TrainingError(_about(model, watch.exceeded) + _tail(log), hint=_LIMIT_HINT)
+            if not result.exists():
+                raise TrainingError(_about(model, f"the trainer process {end}") + _tail(log), hint=_DIED_HINT)
+            answer: dict[str, Json] = json.loads(result.read_text(encoding="utf-8"))
+            return answer
+
+    @contextlib.contextmanager
+    def _trainer(self, environment: Environment, overlay: Path | None) -> Iterator[Trainer]:
+        """An idle trainer of that kind, or a new one; one of another kind makes room when there are many."""
+        key = (environment.python, overlay)
+        with self._lock:
+            if self._closed:
+                raise TrainingError("the trainers are closed", hint="Run `retinue apply` again.")
+            trainer = self._idle[key].pop() if self._idle.get(key) else None
+            spare = next((idle for idle in self._idle.values() if idle), None)
+            too_many = trainer is None and spare is not None and len(self._alive) >= 2 * self._workers
+            old = spare.pop(0) if too_many and spare else None
+        if old is not None:
+            self._drop(old)
+        if trainer is None:
+            trainer = Trainer(environment, overlay, Path(self._folder.name))
+            with self._lock:
+                self._alive.add(trainer)
+        try:
+            yield trainer
+        finally:
+            with self._lock:
+                keep = trainer.alive and not self._closed
+                if keep:
+                    self._idle.setdefault(key, []).append(trainer)
+            if not keep:
+                self._drop(trainer)
+
+    def _drop(self, trainer: Trainer) -> None:
+        trainer.end()
+        with self._lock:
+            self._alive.discard(trainer)
+
+
+# ------------------------------------------------------------------------------------------------ what a request says
+def _compile_part(request: TrainRequest, artifact: Path) -> dict[str, Json]:
+    return {
+        "features": [item.name for item in request.inputs],
+        "inputs": [_field(item) for item in request.inputs],
+        "target": request.target,
+        "task": request.task,
+        "compile": request.compile,
+        "compiled": str(artifact.absolute()),
+    }
+
+
+def _field(item: Field) -> dict[str, Json]:
+    return {"name": item.name, "dtype": item.dtype, "nullable": item.nullable, "width": item.width}
+
+
+def _signature(request: TrainRequest, result: Mapping[str, Json]) -> dict[str, Json]:
+    """What `retinue_worker.runtime.load` needs beside the artifact."""
+    classes = result["classes"]
+    outputs = outputs_of(request.task, request.target, _label_dtype(classes), len(classes or ()))
+    return {
+        "task": request.task,
+        "target": request.target,
+        "classes": classes,
+        "inputs": [_field(item) for item in request.inputs],
+        "outputs": [_field(item) for item in outputs],
+        "container": result["container"],
+        "trusted": result["trusted"],
+        "onnx": result["onnx"],
+    }
+
+
+def _label_dtype(classes: Sequence[Label] | None) -> DType:
+    kinds = {type(value) for value in classes or ()}
+    for kind, dtype in ((bool, "BOOL"), (int, "INT64"), (float, "FP64")):
+        if kinds <= {kind}:
+            return dtype  # type: ignore[return-value]  # literals in a tuple widen to str
+    return "BYTES"
+
+
+def _compiled(signature: Mapping[str, Json], made: Mapping[str, Json] | None) -> Compiled | None:
+    if made is None:
+        return None
+    return Compiled(Path(made["path"]), {**signature, "onnx": made["onnx"]}, made["way"])
+
+
+def _reason(request: TrainRequest, result: Mapping[str, Json]) -> str | None:
+    """Why there is no conversion; when converters were not to be had, that is the better reason."""
+    reason: str | None = result["reason"]
+    return request.no_overlay if reason and request.overlay is None and request.no_overlay else reason
+
+
+# ------------------------------------------------------------------------------------------------ what went wrong, told
+_LIMIT_HINT = "Make the training smaller, or raise `limits:` of the model."
+_DIED_HINT = "Native code crashed or the code ended the process: the end of the log may tell; then run `retinue apply`."
+_HINTS = {
+    "FileNotFoundError": "Training sees only its bundle: name the file under `files:`, or its table under `data:`.",
+    "ModuleNotFoundError": "Add the package to the environment's requirements; modules of the project need nothing.",
+    "MemoryError": _LIMIT_HINT,
+}
+
+
+def _in_words(result: Mapping[str, Json], model: str, log: Path) -> TrainingError:
+    """The error that a trainer reported: the user's own lines first, then the exception, then the end of the log."""
+    if result["error"] != "raised":
+        return TrainingError(_about(model, result["message"]), hint=result.get("hint"))
+    frames = result["frames"]
+    lines = [f"{frame['file']}:{frame['line']} in {frame['in']}: {frame['text']}" for frame in frames]
+    text = "\n  ".join([_about(model, f"training raised {result['message']}"), *reversed(lines)])
+    where = f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else None
+    return TrainingError(text + _tail(log), where=where, hint=_HINTS.get(result["type"]))
+
+
+def _about(model: str, text: str) -> str:
+    return f"{model}: {text}" if model else text
+
+
+def _tail(log: Path, lines: int = 5) -> str:
+    """The last lines that training printed before its own traceback, indented; empty when it printed nothing."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 64 * 1024))
+        text = file.read().decode("utf-8", "replace")
+    kept = [line for line in text.partition("Traceback (most recent call last):")[0].splitlines() if line.strip()]
+    return "".join(f"\n  log: {line[:200]}" for line in kept[-lines:])
