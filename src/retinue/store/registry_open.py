@@ -6,7 +6,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -18,6 +18,7 @@ from retinue.store.tables import REVISION
 WRITES = "retinue_writes"
 """Execution option of a connection whose transaction will write."""
 
+_MIGRATION_LOCK = 0x7265_7469  # "reti": any number that all Retinues share
 _PAUSE = 0.05  # seconds between two tries to switch a new database to WAL
 
 
@@ -61,7 +62,7 @@ def _sqlite(url: URL, patience: float) -> Engine:
         folder = Path(url.database).parent
         if not any(parent.is_file() for parent in (folder, *folder.parents)):
             folder.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": patience})
+    engine = create_engine(url)
 
     @event.listens_for(engine, "connect")
     def connect(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
@@ -81,15 +82,20 @@ def _sqlite(url: URL, patience: float) -> Engine:
 
 
 def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:
-    """Switch to WAL, once for ever; SQLite does not wait by itself when two processes do it on a new file."""
-    for attempt in range(int(patience / _PAUSE) + 1, -1, -1):
+    """Switch to WAL, once for ever, within `patience` seconds.
+
+    SQLite refuses one of two processes that do this on a new file without waiting, so the waiting is done here.
+    """
+    connection.execute("PRAGMA busy_timeout = 0")
+    for attempt in range(int(patience / _PAUSE), -1, -1):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            return
+            break
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not attempt:
                 raise
             time.sleep(_PAUSE)
+    connection.execute(f"PRAGMA busy_timeout = {int(patience * 1_000)}")
 
 
 def _revision(connection: Connection, name: str) -> str | None:
@@ -118,6 +124,8 @@ def _migrate(engine: Engine, name: str) -> None:
         if _revision(connection, name) == REVISION:
             return
     with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+        if connection.dialect.name == "postgresql":  # SQLite is locked by BEGIN IMMEDIATE already
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         if _revision(connection, name) == REVISION:  # another process was faster
             return
         from alembic import command  # late: costs 0.2 s and is needed once in a database's life
