@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from retinue.core.contract import Task
 from retinue.core.errors import Location, PortfolioError
 from retinue.core.family import amend, could_be, expand, placeholders
 from retinue.core.gates import metric_names
@@ -144,11 +143,10 @@ class _ModelChecker:
                 self.known(what, getattr(spec, key), declared, f"{prefix}{key}")
         if touched("data"):
             self.data(spec, prefix)
+        for need in spec.needs if touched("needs") else ():
+            self.need(need, prefix)
         if touched("features", "needs", "target"):
             self.features(spec, prefix)
-        if touched("needs"):
-            for need in spec.needs:
-                self.need(need, prefix)
         if touched("gates", "task", "target"):
             self.gates(spec, prefix)
         if touched("was") and spec.was is not None:
@@ -180,7 +178,7 @@ class _ModelChecker:
             key = f"{prefix}needs.{need.model}"
             if not need.column:
                 self.note("`column` is required, the name has placeholders", key, "Add column: NAME.")
-            elif need.column not in spec.features:
+            elif need.column not in spec.features and _declared(need.model, self.names.models):
                 self.note(
                     f"column {need.column!r} is not among the features",
                     key,
@@ -212,7 +210,7 @@ class _ModelChecker:
                 self.note(f"{need.model} has no feature {feature!r}", f"{key}.inputs.{feature}", hint)
 
     def gates(self, spec: ModelSpec, prefix: str) -> None:
-        names = _metric_names(spec.task)
+        names = metric_names(spec.task)
         for gate in spec.gates.metrics:
             key = f"{prefix}gates.{gate.metric}"
             if gate.metric not in names:
@@ -239,10 +237,6 @@ class _ModelChecker:
             )
         elif old in self.templates:
             self.note(f"{old!r} is still declared", "was", "Remove `was`, or the old model.")
-
-
-def _metric_names(task: Task) -> tuple[str, ...]:
-    return metric_names(task)
 
 
 def _declared(name: str, models: Iterable[str]) -> bool:

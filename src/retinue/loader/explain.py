@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import types
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Tag, ValidationError
 
@@ -32,13 +32,19 @@ _HINTS = {
 }
 
 
-def validate(cls: type[ModelT], node: Node, label: str, at: Location, problems: Problems) -> ModelT | None:
-    """The value of shape `cls`, or None with problems noted. `at` is where the node's key stands."""
+def validate(
+    cls: type[ModelT], node: Node, label: str, at: Location, problems: Problems, *, whole: bool = True
+) -> ModelT | None:
+    """The value of shape `cls`, or None with problems noted. `at` is where the node's key stands.
+
+    Of a node that is not `whole` (something in it was refused before) what is missing is not told.
+    """
     try:
         return cls.model_validate(node.plain())
     except ValidationError as error:
         for found in error.errors(include_url=False):
-            _tell(found, cls, node, label, at, problems)
+            if whole or not (found["type"] == "missing" or found["loc"] == ()):
+                _tell(found, cls, node, label, at, problems)
         return None
 
 
@@ -133,7 +139,7 @@ def _step(annotation: Any, part: str | int) -> list[Any]:
             if str(part) in base.model_fields:
                 found.append(base.model_fields[str(part)].annotation)
             elif base.model_config.get("extra") == "allow":
-                found.append(base.__annotations__.get("__pydantic_extra__"))
+                found.append(get_args(get_type_hints(base, include_extras=True)["__pydantic_extra__"])[1])
         elif get_origin(base) is dict:
             found.append(get_args(base)[1])
         elif get_origin(base) is list:

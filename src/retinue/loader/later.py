@@ -13,6 +13,7 @@ _MODEL_KEYS: Mapping[str, str] = {
     "remote": "models served elsewhere are not carried out yet; give `train: module:function`",
     "prepare": "put the preparation inside the model, as steps of a scikit-learn Pipeline",
     "approval": "human approval is not carried out yet; review the saved plan instead (`plan --out`)",
+    "format": "models are stored as ONNX or skops, whichever is right; see `compile`",
     "trust": "pickled artifacts are not taken; models are stored as ONNX or skops",
 }
 _GATES: Mapping[str, str] = {

@@ -17,7 +17,7 @@ from retinue.loader.explain import validate
 from retinue.loader.include import read_all
 from retinue.loader.later import refuse
 from retinue.loader.notes import notes
-from retinue.loader.prepare import finite, prepare_model, prepare_override
+from retinue.loader.prepare import finite, nulls_in_overrides, prepare_model, prepare_override
 from retinue.loader.problems import SHAPE, Problems
 from retinue.loader.read import Entry, Node
 from retinue.loader.types import NAME
@@ -116,9 +116,8 @@ class _Loader:
 
     def shape(self, cls: type[ShapeT], node: Node, path: tuple[str, ...], at: Location) -> ShapeT | None:
         """A checked shape; what is missing beside something refused is not told."""
-        quiet = path[:2] in self.refused
-        problems = Problems() if quiet else self.problems
-        return validate(cls, node, ".".join(path), at, problems)
+        whole = path[:2] not in self.refused
+        return validate(cls, node, ".".join(path), at, self.problems, whole=whole)
 
     def cutoff(self, text: str) -> CutoffSpec:
         try:
@@ -153,6 +152,13 @@ class _Loader:
         for name in self.names("models"):
             entry = self.entry("models", name)
             check.model_name(name, entry.at, self.problems)
+            for key in nulls_in_overrides(entry.node):
+                self.problems.add(
+                    f"models.{name}.override: `{key.key}` has no value",
+                    key.at,
+                    "Write a value; a null takes away defaults of a whole model only.",
+                    SHAPE,
+                )
             node = prepare_model(entry.node, defaults)
             shape = self.shape(schema.Model, node, ("models", name), entry.at)
             if shape is not None and self.one_table(node, name):

@@ -73,14 +73,10 @@ def _for_each(node: Node) -> Node:
     if node.entries is None or not ({"distinct", "of"} & set(node.entries)):
         return _as_text(node)
     entries = {
-        key: Entry(key, entry.at, _exclude(entry.node) if key == "exclude" else entry.node)
+        key: Entry(key, entry.at, _as_text(entry.node) if key == "exclude" else entry.node)
         for key, entry in node.entries.items()
     }
     return Node(node.at, entries=entries)
-
-
-def _exclude(node: Node) -> Node:
-    return _as_text(node)
 
 
 def _where(node: Node) -> Node:
@@ -106,6 +102,17 @@ def _as_text(node: Node) -> Node:
     if node.items is not None:
         return Node(node.at, items=tuple(_as_text(item) for item in node.items))
     return node if node.value is None else Node(node.at, node.text, node.text)
+
+
+def nulls_in_overrides(node: Node) -> list[Entry]:
+    """The keys of a model's overrides (and of mappings in them, save free parameters) that have no value."""
+    override = node.get("override")
+    found: list[Entry] = []
+    for member in (override.entries or {}).values() if override is not None else ():
+        for key, entry in (member.node.entries or {}).items():
+            inner = [] if key == "params" else list((entry.node.entries or {}).values())
+            found += [one for one in (entry, *inner) if _is_null(one.node)]
+    return found
 
 
 def finite(node: Node, problems: Problems) -> None:

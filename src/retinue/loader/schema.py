@@ -364,7 +364,7 @@ class PortfolioFile(Shape):
 class Main(Shape):
     """The top-level keys of the main file, sections unchecked: each of their entries is checked on its own."""
 
-    portfolio: Name
+    portfolio: Name = needed("Write the name of the portfolio: portfolio: NAME.")
     format: Literal[1] = 1
     include: SomeTexts = []
     cutoff: str = "last 20%"
