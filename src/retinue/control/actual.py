@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from retinue.core.planner import Actual
-from retinue.core.state import Evidence, Version
+from retinue.core.state import BUILD_SECONDS, Evidence, Version
 from retinue.store.base import RegistryReader
-
-BUILD_SECONDS = "build.seconds"
-"""The name under which evidence carries how long the build took: a measurement, so not in the manifest."""
 
 
 def read_actual(registry: RegistryReader, portfolio: str, stage: str) -> Actual:
@@ -31,9 +28,7 @@ def read_actual(registry: RegistryReader, portfolio: str, stage: str) -> Actual:
     )
 
 
-def add_candidates(
-    actual: Actual, registry: RegistryReader, portfolio: str, definitions: Collection[str]
-) -> Actual:
+def add_candidates(actual: Actual, registry: RegistryReader, portfolio: str, definitions: Collection[str]) -> Actual:
     """The same with the versions that other definitions already have, and their snapshots."""
     found = registry.versions_of_definitions(portfolio, definitions)
     snapshots = registry.snapshots({v.snapshot for versions in found.values() for v in versions})

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import uuid4
 
+from retinue.build.chain import Beside
+from retinue.build.pipeline import Built, Champion
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.evidence import EvidenceBook
 from retinue.control.publish import publish
-from retinue.control.verdicts import Candidate, Status, hold_of, settle
+from retinue.control.verdicts import Candidate, Status, candidate_of, hold_of, settle
 from retinue.core.errors import ConflictError, RetinueError, StateError, StateUnavailableError
-from retinue.core.landing import Resolution, groups, resolve
+from retinue.core.landing import Resolution, closure, groups, resolve
 from retinue.core.plan import Build, Plan, Regate, Remove, Rename
 from retinue.core.planner import endpoint_body
 from retinue.core.portfolio import ModelSpec
@@ -41,16 +43,15 @@ LEASE_SECONDS = 60.0
 
 
 class Builder(Protocol):
-    """What builds and tests one model; `build/pipeline` is the real one."""
+    """What builds and tests one model; `build.pipeline.Pipeline` is the real one."""
 
-    def build(self, step: Build | Regate, spec: ModelSpec, beside: Mapping[str, Version]) -> Candidate:
-        """Train (or reuse) and test a version beside these upstream versions; it is registered, not its evidence."""
+    def build(
+        self, step: Build | Regate, spec: ModelSpec, beside: Beside, champion: Champion | None, *, sibling: bool = False
+    ) -> Built:
+        """Train (or find) and test a version; it is registered when this returns, its evidence is not."""
 
-    def regate(self, step: Regate, spec: ModelSpec, beside: Mapping[str, Version]) -> Candidate:
+    def regate(self, step: Regate, spec: ModelSpec, beside: Beside, champion: Champion) -> Built:
         """Test the live version beside these upstream versions."""
-
-    def close(self) -> None:
-        """End the processes it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class Applier:
     clock: Callable[[], str] = utc_now
     observer: Observer = lambda event: None
     on_effect: OnEffect = ignore
+    on_stop: Callable[[], None] = lambda: None  # ends what the builder has started
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def apply(self, plan: Plan, *, plan_id: str, why: str = "") -> Outcome:
@@ -192,10 +194,9 @@ class Applier:
         run = _Run(plan, release, self)
         candidates = run.execute()
         verdicts = settle(candidates, plan)
-        for candidate in verdicts.values():
-            if candidate.evidence is not None and not candidate.known:
-                self.registry.add_evidence([candidate.evidence])
-                self.on_effect(Effect.EVIDENCE_RECORDED, candidate.model)
+        for model, candidate in verdicts.items():
+            if candidates[model].open:  # the others' evidence was recorded as they ended
+                self._record(candidate)
         resolution = run.resolve(verdicts)
         holds = run.holds(verdicts, resolution, self.clock())
         landed = self._land(plan, plan_id, why, keeper.lease, run.landing(resolution), holds)
@@ -211,6 +212,12 @@ class Applier:
             settings=settings,
             seconds=(datetime.now(UTC) - started).total_seconds(),
         )
+
+    def _record(self, candidate: Candidate) -> None:
+        """Make a candidate's evidence durable, unless it was found recorded or waits for its family."""
+        if candidate.evidence is not None and not candidate.known and not candidate.open:
+            self.registry.add_evidence([candidate.evidence])
+            self.on_effect(Effect.EVIDENCE_RECORDED, candidate.model)
 
     def _store_definitions(self, plan: Plan) -> None:
         names = {s.definition: s.model for s in plan.steps if isinstance(s, Build | Regate)}
@@ -313,13 +320,14 @@ class _Run:
             except BaseException:
                 self.applier.cancel()
                 pool.shutdown(wait=False, cancel_futures=True)
-                self.applier.builder.close()  # ends running trainings, so that no thread outlives us
+                self.applier.on_stop()  # ends running trainings, so that no thread outlives us
                 raise
         return self.done
 
     def _note(self, model: str, candidates: list[Candidate]) -> None:
         self.done[model] = candidates[0]
         for candidate in candidates:
+            self.applier._record(candidate)
             if candidate.version is not None:
                 self.versions[candidate.version.id] = candidate.version
                 self.book.add(candidate.version, candidate.evidence)
@@ -351,34 +359,42 @@ class _Run:
         if missing:
             return [Candidate(model, "skipped", text=f"because of {', '.join(missing)}")]
         moved = any(v.id != self.live.get(u) for u, v in beside.items())
-        spec = self.plan.specs[model]
-        builder = self.applier.builder
+        spec, builder = self.plan.specs[model], self.applier.builder
+        champion = self._champion(model)
         if isinstance(step, Regate):
-            if not moved and step.why[0].reason == "UPSTREAM":
-                return [Candidate(model, "unchanged", version=self.versions[step.version])]
-            tested = builder.regate(step, spec, beside)
+            assert champion is not None, "only live models are re-gated"
+            if not moved and step.else_build:
+                return [Candidate(model, "unchanged", champion.version)]
+            tested = candidate_of(model, builder.regate(step, spec, beside, champion), "regated")
             if tested.good or not step.else_build:
                 return [tested]
-            built = builder.build(step, spec, beside)
-            return [built, tested] if built.version is not None else [tested]
-        built = builder.build(step, spec, beside)
-        self._registered(built)
-        if built.good or not moved or step.live is None:
+            return [candidate_of(model, builder.build(step, spec, beside, champion), "rebuilt"), tested]
+        built = candidate_of(model, builder.build(step, spec, beside, champion, sibling=step.sibling), "built")
+        if built.good or not moved or champion is None:
             return [built]
-        live = self.versions[step.live]
-        retest = Regate(model, step.why, step.live, live.definition, step.data, False, step.family)
-        return [built, builder.regate(retest, spec, beside)]
+        # Its own change failed; see whether the live version gets along with the upstreams that change.
+        live = champion.version
+        again = Regate(model, step.why, live.id, live.definition, step.data, False, step.family)
+        return [built, candidate_of(model, builder.regate(again, spec, beside, champion), "regated")]
 
-    def _registered(self, candidate: Candidate) -> None:
-        if candidate.version is not None:
-            self.applier.on_effect(Effect.VERSION_REGISTERED, candidate.model)
+    def _champion(self, model: str) -> Champion | None:
+        """The live version with what it reads today."""
+        if model not in self.live:
+            return None
+        names, _ = closure(self.live[model], self.live, self.book.needs)
+        return Champion(
+            self.versions[self.live[model]], {n: self.versions[self.live[n]] for n in names if n in self.live}
+        )
 
     def _beside(self, model: str) -> tuple[dict[str, Version], list[str]]:
-        """The upstream versions a model is built and tested beside: proposals that passed, else live ones."""
+        """All upstream versions a model is built and tested beside: proposals that passed, else live ones."""
         beside: dict[str, Version] = {}
         missing: list[str] = []
-        for need in self.plan.specs[model].needs:
-            upstream = need.model
+        todo = [need.model for need in self.plan.specs[model].needs]
+        while todo:
+            upstream = todo.pop()
+            if upstream in beside or upstream in missing:
+                continue
             done = self.done.get(upstream)
             if done is not None and done.good and done.version is not None:
                 beside[upstream] = done.version
@@ -386,6 +402,8 @@ class _Run:
                 beside[upstream] = self.versions[self.live[upstream]]
             else:
                 missing.append(upstream)
+                continue
+            todo += [n["model"] for n in beside[upstream].manifest["needs"]]
         return beside, missing
 
     # ── after ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from retinue.build.evaluate import Evaluation, Pooled, pool
+from retinue.build.pipeline import Built
 from retinue.core.errors import RetinueError
 from retinue.core.plan import Build, Plan, Regate
 from retinue.core.state import Evidence, Hold, HoldCause, Version
@@ -44,6 +45,17 @@ class Candidate:
     def good(self) -> bool:
         """Whether what depends on this model may go on with this version."""
         return self.open or self.status in ("built", "reused", "rebuilt", "regated", "unchanged")
+
+
+def candidate_of(model: str, built: Built, status: Status) -> Candidate:
+    """What a build or re-gate amounts to, before the family is heard."""
+    verdict, evaluation = built.evidence.verdict, built.evaluation
+    waits = evaluation is not None and evaluation.waits_for_family
+    if status == "built" and built.reused:
+        status = "reused"
+    if verdict != "pass" and not waits:
+        status = "inconclusive" if verdict == "inconclusive" else "gate failed"
+    return Candidate(model, status, built.version, built.evidence, evaluation, open=waits, known=built.known)
 
 
 def settle(candidates: Mapping[str, Candidate], plan: Plan) -> dict[str, Candidate]:

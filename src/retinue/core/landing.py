@@ -11,7 +11,7 @@ from dataclasses import dataclass
 Needs = Callable[[str], tuple[str, ...]]
 """version id → names of the upstream models it reads"""
 Passed = Callable[[str, Mapping[str, str]], bool]
-"""(version id, upstream model → version id) → whether evidence says it passes with these"""
+"""(version id, all upstreams, direct or not → version id) → whether evidence says it passes with these"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,10 @@ def resolve(live: Mapping[str, str], proposals: Mapping[str, str], needs: Needs,
     while True:
         final = {**live, **accepted}
         for model, version in final.items():
-            upstreams = needs(version)
+            upstreams, missing = closure(version, final, needs)
             changed = [u for u in upstreams if u in accepted and accepted[u] != live.get(u)]
             if model not in accepted and not changed:
                 continue
-            missing = [u for u in upstreams if u not in final]
             if not missing and passed(version, {u: final[u] for u in upstreams}):
                 continue
             if model in accepted:
@@ -51,6 +50,19 @@ def resolve(live: Mapping[str, str], proposals: Mapping[str, str], needs: Needs,
             break
         else:
             return Resolution(accepted, refused)
+
+
+def closure(version: str, final: Mapping[str, str], needs: Needs) -> tuple[tuple[str, ...], list[str]]:
+    """(all upstreams of a version within a map, direct or not, sorted; those that the map does not have)."""
+    found: set[str] = set()
+    todo = list(needs(version))
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            if name in final:
+                todo.extend(needs(final[name]))
+    return tuple(sorted(found)), sorted(name for name in found if name not in final)
 
 
 def _why_refused(model: str, upstreams: tuple[str, ...], missing: list[str], refused: Mapping[str, str]) -> str:
@@ -99,10 +111,10 @@ def inverse(
     while True:
         final = _patched(live, patch)
         for model, version in final.items():
-            upstreams = needs(version)
+            upstreams, missing = closure(version, final, needs)
             if model not in patch and not any(u in patch for u in upstreams):
                 continue
-            if all(u in final for u in upstreams) and passed(version, {u: final[u] for u in upstreams}):
+            if not missing and passed(version, {u: final[u] for u in upstreams}):
                 continue
             more = [m for m in (model, *upstreams) if m in previous and m not in patch and previous[m] != live.get(m)]
             if more:
@@ -117,10 +129,10 @@ def unproved(live: Mapping[str, str], patch: Mapping[str, str | None], needs: Ne
     final = _patched(live, patch)
     found = []
     for model, version in final.items():
-        upstreams = needs(version)
+        upstreams, missing = closure(version, final, needs)
         if model not in patch and not any(u in patch for u in upstreams):
             continue
-        if not all(u in final for u in upstreams) or not passed(version, {u: final[u] for u in upstreams}):
+        if missing or not passed(version, {u: final[u] for u in upstreams}):
             found.append(model)
     return found
 

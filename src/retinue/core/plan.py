@@ -43,6 +43,7 @@ class Build:
     snapshot: str | None = None
     reuse: str | None = None
     live: str | None = None
+    sibling: bool = False  # a deliberate rebuild of a pair that has a version
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,17 @@ class _Planner:
                     self._keep(name, wished, live)
                 return
         self.steps.append(
-            Build(name, why, wished.definition, data, wished.spec.family, snapshot, reuse, live),
+            Build(
+                name,
+                why,
+                wished.definition,
+                data,
+                wished.spec.family,
+                snapshot,
+                reuse,
+                live,
+                sibling=name in self.options.rebuild,
+            ),
         )
         self.next[name] = reuse if reuse is not None and reuse == live else PENDING
 
@@ -285,10 +295,20 @@ class _Planner:
     # ── evidence and upstreams ──────────────────────────────────────────────────────────────────────────────
 
     def _upstreams(self, spec: ModelSpec) -> dict[str, str]:
-        return {need.model: self.next.get(need.model, PENDING) for need in spec.needs}
+        """Every upstream of a wished model, direct or not, with the version it will have (or PENDING)."""
+        names = self._with_upstreams(n.model for n in spec.needs)
+        return {name: self.next.get(name, PENDING) for name in names}
 
     def _live_ups(self, version: Version) -> dict[str, str]:
-        return {n["model"]: self.live[n["model"]] for n in version.manifest["needs"] if n["model"] in self.live}
+        """Every upstream of a live version within the live release."""
+        found: dict[str, str] = {}
+        todo = [n["model"] for n in version.manifest["needs"]]
+        while todo:
+            name = todo.pop()
+            if name in self.live and name not in found:
+                found[name] = self.live[name]
+                todo += [n["model"] for n in self.actual.versions[found[name]].manifest["needs"]]
+        return found
 
     def _has_evidence(self, version: str, upstreams: Mapping[str, str], gates: str) -> bool:
         return any(dict(e.upstreams) == upstreams and e.gates == gates for e in self.actual.evidence.get(version, ()))

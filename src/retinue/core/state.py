@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 Json = Any
 Verdict = Literal["pass", "fail", "inconclusive"]
+BUILD_SECONDS = "build.seconds"
+"""The name under which evidence carries how long a build took: a measurement, so not in the manifest."""
 HoldCause = Literal["rollback", "failed gate", "inconclusive", "upstream"]
 
 

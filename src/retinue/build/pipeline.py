@@ -1,0 +1,325 @@
+"""From a planned step to a registered version and what the gates say of it.
+
+    data ──► upstream columns ──► train ──► compile ──► register ──► evaluate
+
+Every step is content-addressed: a version that is already registered for its definition and snapshot is not
+trained again, evidence that already passes is not gathered again, so a killed apply goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from retinue.build.chain import Beside, Chain, mapped_fields, spec_of
+from retinue.build.columns import Columns, Table, profile, target_values, to_columns
+from retinue.build.compile import Served, choose
+from retinue.build.dataset import DataSet, split
+from retinue.build.evaluate import Case, Evaluation, evaluate
+from retinue.build.train import TrainResult
+from retinue.build.workshop import Workshop
+from retinue.core.contract import Field, Schema
+from retinue.core.errors import DataError, TrainingError
+from retinue.core.gates import gates_digest, passed
+from retinue.core.identity import digest
+from retinue.core.plan import Build, Regate
+from retinue.core.planner import snapshot_hash
+from retinue.core.portfolio import Metadata, ModelSpec
+from retinue.core.state import BUILD_SECONDS, Evidence, Snapshot, Version
+from retinue.sources.base import Pin
+from retinue.store.base import Registry
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A version and what its gates said. `reused`: it was registered before; `known`: so was its evidence."""
+
+    version: Version
+    evidence: Evidence
+    evaluation: Evaluation | None
+    reused: bool = False
+    known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The live version with the upstream versions it reads today."""
+
+    version: Version
+    beside: Beside
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Builds and tests models, one call per model, many at once."""
+
+    workshop: Workshop
+    chain: Chain
+    registry: Registry
+    portfolio: str
+    clock: Callable[[], str]
+    registered: Callable[[str], None]  # told after a version was recorded, before it is tested
+
+    def build(
+        self,
+        step: Build | Regate,
+        spec: ModelSpec,
+        beside: Beside,
+        champion: Champion | None,
+        *,
+        sibling: bool = False,
+    ) -> Built:
+        """Train (or find) the version of a step beside these upstreams and test it.
+
+        Raises TrainingError and DataError for what the user's code or data does wrong.
+        """
+        snapshot = snapshot_hash(step.data, {m: v.id for m, v in beside.items()})
+        found = None if sibling else self._find(step.definition, snapshot)
+        started = datetime.now(UTC)
+        reused = found is not None
+        data: DataSet | None = None
+        if found is None:
+            data = self._data(step.data, spec, beside, champion)
+            found = self._make(step, spec, beside, data, snapshot, sibling)
+            self.registered(spec.name)
+        seconds = (datetime.now(UTC) - started).total_seconds()
+        known = self._known(found, spec, beside)
+        if known is not None:
+            return Built(found, known, None, reused, known=True)
+        if data is None:
+            data = self._data(step.data, spec, beside, champion)
+        evaluation = self._evaluate(found, spec, spec, beside, champion, data)
+        measured = () if reused else (replace(passed(BUILD_SECONDS, "data, training, conversion"), estimate=seconds),)
+        evidence = self._evidence(found, spec, beside, evaluation, champion, measured)
+        return Built(found, evidence, evaluation, reused)
+
+    def regate(self, step: Regate, spec: ModelSpec, beside: Beside, champion: Champion) -> Built:
+        """Test the live version of a step beside these upstreams, against itself beside today's."""
+        version = champion.version
+        known = self._known(version, spec, beside)
+        if known is not None:
+            return Built(version, known, None, reused=True, known=True)
+        own = spec_of(version)
+        data = self._data(step.data, own, beside, champion)
+        moved = any(champion.beside.get(m) is None or champion.beside[m].id != v.id for m, v in beside.items())
+        rival = champion if moved else None  # beside the same upstreams it would be compared with itself
+        evaluation = self._evaluate(version, own, spec, beside, rival, data)
+        return Built(version, self._evidence(version, spec, beside, evaluation, rival, ()), evaluation, reused=True)
+
+    # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _find(self, definition: str, snapshot: str) -> Version | None:
+        return self.registry.versions_of_pairs(self.portfolio, [(definition, snapshot)]).get((definition, snapshot))
+
+    def _known(self, version: Version, spec: ModelSpec, beside: Beside) -> Evidence | None:
+        """Recorded evidence that passes; a failure is tested anew, because somebody asked for it again."""
+        gates = gates_digest(spec.gates, spec.task)
+        upstreams = {m: v.id for m, v in beside.items()}
+        for row in self.registry.evidence([version.id])[version.id]:
+            if row.gates == gates and dict(row.upstreams) == upstreams and row.verdict == "pass":
+                return row
+        return None
+
+    # ── data ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _data(self, pinned: Mapping[str, Json], spec: ModelSpec, beside: Beside, champion: Champion | None) -> DataSet:
+        tables = self.workshop.tables
+        pin = Pin.from_json(pinned["sources"])
+        primary = spec.data[0].table
+        there = tables.columns(primary)
+        extra = set(mapped_fields(spec, beside))
+        if champion is not None:
+            rival = spec_of(champion.version)
+            extra |= {f for f in (*rival.features, *mapped_fields(rival, champion.beside)) if f in there}
+        own = {need.column for need in spec.needs}
+        columns = sorted(c for c in extra if c not in own)
+        if pinned["cutoff"] is not None:
+            features = sorted({f for f in (*spec.features, *mapped_fields(spec, beside)) if f in there})
+            tables.check_lookahead(primary, features, pin, pinned["cutoff"])
+        return split(tables, spec, pin, pinned["cutoff"], columns)
+
+    def _holdout(self, data: DataSet, spec: ModelSpec, beside: Beside) -> Table:
+        return self.chain.complete(data.holdout, spec.needs, beside)
+
+    # ── making ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _make(
+        self,
+        step: Build | Regate,
+        spec: ModelSpec,
+        beside: Beside,
+        data: DataSet,
+        snapshot: str,
+        sibling: bool,
+    ) -> Version:
+        say = self.workshop.say
+        tables = dict(data.train)
+        if spec.needs:
+            say(spec.name, "upstream columns, out of fold")
+            tables[data.primary] = self.chain.out_of_fold(data, tables[data.primary], spec, beside, step.data["cutoff"])
+        say(spec.name, f"training on {tables[data.primary].num_rows:,} rows")
+        result = self.workshop.train(spec, step.definition, tables, compiled=True)
+        say(spec.name, "proving the compiled model equal")
+        holdout = self._holdout(data, spec, beside)
+        served = choose(result, to_columns(holdout, spec.features), self.workshop.trainers)
+        manifest = self._manifest(step, spec, data, tables[data.primary], (result, served), snapshot)
+        upstreams = {m: v.id for m, v in beside.items()}
+        self.registry.put_snapshots([Snapshot(snapshot, {**step.data, "upstreams": upstreams})])
+        version = Version(
+            digest(manifest), self.portfolio, spec.name, step.definition, snapshot, manifest, self.clock()
+        )
+        self._keep_log(version, result)
+        return self.registry.register(version, sibling=sibling)
+
+    def _manifest(
+        self,
+        step: Build | Regate,
+        spec: ModelSpec,
+        data: DataSet,
+        rows: Table,
+        made: tuple[TrainResult, Served],
+        snapshot: str,
+    ) -> dict[str, Json]:
+        result, served = made
+        opened = self.workshop.opened(step.definition, spec.name)
+        native = self._stored(result.artifact, result.format, result.signature)
+        same = served.artifact == result.artifact
+        artifact = native if same else self._stored(served.artifact, served.format, served.signature)
+        bare = replace(spec, metadata=Metadata())  # owners and tags change without a new version
+        return {
+            "model": spec.name,
+            "family": spec.family,
+            "key": [list(part) for part in spec.key],
+            "definition": step.definition,
+            "snapshot": snapshot,
+            "spec": msgspec.to_builtins(bare),
+            "needs": [
+                {"model": n.model, "output": n.output, "column": n.column, "inputs": dict(n.inputs)} for n in spec.needs
+            ],
+            "artifact": artifact,
+            "native": native,
+            "compiled": {
+                "reason": served.reason,
+                "parity": served.parity.as_json() if served.parity else None,
+            },
+            "environment": opened.lock.digest,
+            "profile": [asdict(p) for p in profile(rows, spec.features)],
+            "rows": {"train": rows.num_rows, "holdout": data.holdout.num_rows, "dropped": dict(data.dropped)},
+            "logged": dict(result.logged),
+            "files": {
+                path.relative_to(result.files).as_posix(): self.workshop.artifacts.put_file(path)
+                for path in sorted(result.files.rglob("*"))
+                if path.is_file()
+            }
+            if result.files.is_dir()
+            else {},
+            "toolchain": {name: installed(name) for name in ("retinue", "onnxruntime")},
+        }
+
+    def _stored(self, path: Any, format_: str, signature: Mapping[str, Json]) -> dict[str, Json]:
+        return {
+            "digest": self.workshop.artifacts.put_file(path),
+            "format": format_,
+            "size": path.stat().st_size,
+            "signature": dict(signature),
+        }
+
+    def _keep_log(self, version: Version, result: TrainResult) -> None:
+        folder = self.workshop.settings.logs / "training"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{version.id}.log").write_bytes(result.log.read_bytes())
+
+    # ── testing ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _evaluate(
+        self,
+        version: Version,
+        own: ModelSpec,
+        spec: ModelSpec,
+        beside: Beside,
+        champion: Champion | None,
+        data: DataSet,
+    ) -> Evaluation:
+        """All gates of `spec` on the holdout; `own` is the declaration the version was built from."""
+        self.workshop.say(spec.name, f"gates on {data.holdout.num_rows:,} rows")
+        holdout = self._holdout(data, own, beside)
+        columns = to_columns(holdout, own.features)
+        signature = version.manifest["artifact"]["signature"]
+        outputs = self._try(lambda: self.workshop.answers(version, columns))
+        rival = self._champion(champion, data) if champion is not None else None
+        return evaluate(
+            Case(
+                gates=spec.gates,
+                task=own.task,
+                target=own.target,
+                classes=tuple(signature["classes"]) if signature["classes"] is not None else None,
+                schema=Schema(_fields(signature["inputs"]), _fields(signature["outputs"])),
+                columns=columns,
+                truth=target_values(holdout, own),
+                outputs=outputs,
+                predict=lambda batch: self.workshop.answers(version, batch),
+                size=version.manifest["artifact"]["size"],
+                seed=0,
+                keys=_repeated(data, holdout),
+                champion=rival[0] if rival else None,
+                champion_classes=rival[1] if rival else None,
+            )
+        )
+
+    def _try(self, answer: Callable[[], Columns]) -> Columns:
+        """A model that cannot answer its holdout has empty outputs: the contract gate says why it fails."""
+        try:
+            return answer()
+        except TrainingError:
+            return {}
+
+    def _champion(self, champion: Champion, data: DataSet) -> tuple[Columns, tuple[Any, ...] | None] | None:
+        """The champion's answers on the same rows; None when these rows lack what it reads."""
+        own = spec_of(champion.version)
+        try:
+            rows = self.chain.complete(data.holdout, own.needs, champion.beside)
+            outputs = self.workshop.answers(champion.version, to_columns(rows, own.features))
+        except (DataError, TrainingError):
+            self.workshop.say(own.name, "the champion cannot answer these rows: judged without it")
+            return None
+        classes = champion.version.manifest["artifact"]["signature"]["classes"]
+        return outputs, tuple(classes) if classes is not None else None
+
+    def _evidence(
+        self,
+        version: Version,
+        spec: ModelSpec,
+        beside: Beside,
+        evaluation: Evaluation,
+        champion: Champion | None,
+        measured: tuple[Any, ...],
+    ) -> Evidence:
+        return Evidence(
+            version=version.id,
+            upstreams={m: v.id for m, v in beside.items()},
+            gates=gates_digest(spec.gates, spec.task),
+            verdict=evaluation.verdict,
+            results=tuple(r.to_json() for r in (*evaluation.results, *measured)),
+            champion=champion.version.id if champion else None,
+            created=self.clock(),
+        )
+
+
+def _fields(body: list[Mapping[str, Json]]) -> tuple[Field, ...]:
+    return tuple(Field(f["name"], f["dtype"], f["nullable"], f["width"]) for f in body)
+
+
+def _repeated(data: DataSet, holdout: Table) -> np.ndarray[Any, Any] | None:
+    """The key column, if a key repeats: its rows are not independent then."""
+    if data.key is None or data.key not in holdout.column_names:
+        return None
+    values = to_columns(holdout, [data.key])[data.key]
+    return values if len(set(values.tolist())) < len(values) else None

@@ -1,0 +1,187 @@
+"""What every build of one apply shares: unpacked bundles, environments, trainers, loaded models. Thread-safe."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from retinue.build.bundle import unpack
+from retinue.build.columns import Columns, Table, input_fields
+from retinue.build.environment import Environment, Lock, converters, materialise, read_lock
+from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
+from retinue.core.errors import TrainingError
+from retinue.core.portfolio import ModelSpec
+from retinue.core.state import Definition, Version
+from retinue.settings import Settings
+from retinue.sources.base import Tables
+from retinue.store.base import Artifacts, RegistryReader
+from retinue_worker.runtime import Model, ModelError, load
+
+Json = Any
+Array = np.ndarray[Any, Any]
+SEED = 0
+"""Every training gets the same seed, so that the same definition and snapshot give the same artifact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A definition ready to be trained: its unpacked code, its lock, its environment and converters."""
+
+    project: Path
+    lock: Lock
+    environment: Environment
+    overlay: Path | None
+    no_overlay: str | None
+
+
+class Workshop:
+    """Opens bundles once per code and lock, environments once per lock; trains, and answers for versions."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tables: Tables,
+        registry: RegistryReader,
+        artifacts: Artifacts,
+        say: Callable[[str, str], None],
+    ) -> None:
+        self.settings, self.tables, self.registry, self.artifacts = settings, tables, registry, artifacts
+        self.say = say
+        self.workers = settings.build_workers or os.cpu_count() or 1
+        self.trainers = Trainers(self.workers)
+        self._scratch = tempfile.TemporaryDirectory(prefix="retinue-build-")
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._opened: dict[str, Opened] = {}
+        self._models: dict[str, Model] = {}
+        self._definitions: dict[str, Definition] = {}
+        self._snapshots: dict[str, Mapping[str, Json]] = {}
+        self._folders = 0
+
+    def close(self) -> None:
+        """End the trainers and remove the scratch folder; loaded models are released."""
+        self.trainers.close()
+        for model in self._models.values():
+            model.close()
+        self._models.clear()
+        self._scratch.cleanup()
+
+    def folder(self, name: str) -> Path:
+        """A new empty folder that lives as long as this workshop."""
+        with self._guard:
+            self._folders += 1
+            number = self._folders
+        path = Path(self._scratch.name, f"{number}-{name.replace('/', '_')}")
+        path.mkdir()
+        return path
+
+    def lock(self, key: str) -> threading.Lock:
+        """The lock of a name: what is made once per name is made under it."""
+        with self._guard:
+            return self._locks.setdefault(key, threading.Lock())
+
+    # ── definitions and snapshots ───────────────────────────────────────────────────────────────────────────
+
+    def opened(self, definition: str, model: str) -> Opened:
+        """A definition's bundle unpacked and its environment installed."""
+        with self.lock(f"open {definition}"):
+            if definition not in self._opened:
+                row = self._definition(definition)
+                unpacked = unpack(self.artifacts.get(row.bundle), self.folder(model))
+                self._opened[definition] = self._with_environment(unpacked.project, read_lock(unpacked.lock), model)
+            return self._opened[definition]
+
+    def environment(self, digest: str, lock_text: str) -> Environment:
+        """The environment of a lock, installed if it is not there."""
+        with self.lock(f"environment {digest}"):
+            return materialise(read_lock(lock_text), self.settings.environments)
+
+    def _with_environment(self, project: Path, locked: Lock, model: str) -> Opened:
+        with self.lock(f"environment {locked.digest}"):
+            if not (self.settings.environments / locked.digest).exists():
+                self.say(model, "installing the environment")
+            environment = materialise(locked, self.settings.environments)
+            overlay, reason = converters(locked, self.settings.environments)
+            return Opened(project, locked, environment, overlay, reason)
+
+    def _definition(self, hash_: str) -> Definition:
+        if hash_ not in self._definitions:
+            self._definitions.update(self.registry.definitions([hash_]))
+        return self._definitions[hash_]
+
+    def snapshot(self, hash_: str) -> Mapping[str, Json]:
+        """The body of a recorded snapshot."""
+        if hash_ not in self._snapshots:
+            self._snapshots[hash_] = self.registry.snapshots([hash_])[hash_].body
+        return self._snapshots[hash_]
+
+    # ── training and answering ──────────────────────────────────────────────────────────────────────────────
+
+    def train(self, spec: ModelSpec, definition: str, tables: Mapping[str, Table], *, compiled: bool) -> TrainResult:
+        """Run the user's training function on these tables. Raises TrainingError."""
+        opened = self.opened(definition, spec.name)
+        folder = self.folder(spec.name)
+        paths: dict[str, Path] = {}
+        for name, table in tables.items():
+            paths[name] = folder / f"{len(paths)}.arrow"
+            with pa.OSFile(str(paths[name]), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+        return self.trainers.train(
+            TrainRequest(
+                model=spec.name,
+                environment=opened.environment,
+                bundle=opened.project,
+                entry=spec.train,
+                tables=paths,
+                inputs=input_fields(tables[spec.data[0].table], spec.features),
+                target=spec.target,
+                task=spec.task,
+                folder=folder,
+                params=spec.params,
+                seed=SEED,
+                limits=spec.limits,
+                compile=spec.compile if compiled else "forbid",
+                overlay=opened.overlay if spec.compile != "forbid" else None,
+                no_overlay=opened.no_overlay,
+            )
+        )
+
+    def answers(self, version: Version, columns: Columns) -> Columns:
+        """A version's outputs for these columns, run as it is served. Raises TrainingError when it fails."""
+        body = version.manifest["artifact"]
+        if body["format"] == "onnx":
+            try:
+                return self._loaded(body).run(dict(columns))
+            except ModelError as error:
+                raise TrainingError(f"model {version.model} cannot answer: {error}") from error
+        return self.native_answers(version, body, columns)
+
+    def native_answers(self, version: Version, body: Mapping[str, Json], columns: Columns) -> Columns:
+        """Outputs of an artifact that runs in its own environment."""
+        opened = self.opened(version.definition, version.model)
+        return self.trainers.predict(
+            PredictRequest(
+                environment=opened.environment,
+                artifact=self.artifacts.local(body["digest"]),
+                format=body["format"],
+                signature=body["signature"],
+                overlay=opened.overlay,
+                model=version.model,
+            ),
+            columns,
+        )
+
+    def _loaded(self, body: Mapping[str, Json]) -> Model:
+        digest = body["digest"]
+        with self.lock(f"load {digest}"):
+            if digest not in self._models:
+                self._models[digest] = load(str(self.artifacts.local(digest)), "onnx", dict(body["signature"]))
+            return self._models[digest]

@@ -1,0 +1,327 @@
+"""The Python face: everything the command line does, as methods that return values.
+
+project = Project(Path("portfolio.yaml"))
+plan = project.plan()
+outcome = project.apply(plan)
+project.status()
+project.rollback(["late-JFK-B6"], why="complaints")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from retinue import compose
+from retinue.build.environment import Lock, lock
+from retinue.control.actual import add_candidates, read_actual
+from retinue.control.apply import Applier, Event, Observer, Outcome, utc_now
+from retinue.control.effects import Effect, OnEffect, ignore
+from retinue.control.planfile import plan_id, read_plan, write_plan
+from retinue.control.publish import publish
+from retinue.control.rollback import Act, roll_back, roll_back_to
+from retinue.control.wish import Members, Wisher, find_members
+from retinue.core.errors import PortfolioError, StateError, UsageError
+from retinue.core.family import placeholders
+from retinue.core.graph import select
+from retinue.core.identity import digest
+from retinue.core.plan import Plan
+from retinue.core.planner import Actual, Options, make_plan
+from retinue.core.portfolio import Portfolio
+from retinue.core.state import Hold, Release, Version
+from retinue.loader import load
+from retinue.settings import Settings, load_settings
+from retinue.store.base import Artifacts, Registry
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller asks of a plan, as selectors and names; see `retinue plan --help`."""
+
+    select: tuple[str, ...] = ()
+    refresh_data: bool = False
+    allow_remove: tuple[str, ...] = ()
+    allow_weaker: tuple[str, ...] = ()
+    retry: tuple[str, ...] = ()
+    rebuild: tuple[str, ...] = ()
+
+
+class Project:
+    """One portfolio with its state. Cheap to make: files, database and tables are opened when first needed."""
+
+    def __init__(self, file: Path, stage: str = "prod", *, settings: Settings | None = None) -> None:
+        self.file = file / "portfolio.yaml" if file.is_dir() else file
+        self.stage = stage
+        self.settings = settings or load_settings(self.file.parent.resolve())
+
+    @cached_property
+    def portfolio(self) -> Portfolio:
+        """The portfolio file, loaded. Raises PortfolioError with every problem found."""
+        return load(self.file)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry; made if it is not there yet."""
+        return compose.open_registry(self.settings)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The artifact store."""
+        return compose.open_artifacts(self.settings)
+
+    @property
+    def releases(self) -> Path:
+        """Folder of this stage's release files."""
+        return self.settings.releases(self.portfolio.name, self.stage)
+
+    # ── plan ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def plan(self, asked: Asked | None = None, *, say: Say = lambda text: None) -> Plan:
+        """What `apply` would do now. Writes nothing but caches and, where one is missing, an environment's lock.
+
+        Raises PortfolioError and DataError for what does not fit, UsageError for selectors that choose nothing.
+        """
+        return self._planned(asked or Asked(), say)[0]
+
+    def _planned(self, asked: Asked, say: Say) -> tuple[Plan, Wisher]:
+        portfolio = self.portfolio
+        actual = read_actual(self.registry, portfolio.name, self.stage)
+        tables = compose.open_tables(portfolio, self.settings)
+        live = {
+            name: actual.versions[e.version] for name, e in (actual.release.models if actual.release else {}).items()
+        }
+        members = find_members(portfolio, tables, live)
+        options = self._options(asked, members, actual)
+        wisher = Wisher(portfolio, tables, self._locks(say))
+        wish = wisher.wish(members, actual, self.stage, options)
+        unknown = {w.definition for w in wish.models.values()} - set(actual.definitions)
+        live_ids = {v.definition for v in live.values()}
+        actual = add_candidates(actual, self.registry, portfolio.name, unknown | live_ids)
+        return make_plan(wish, actual, options), wisher
+
+    def _locks(self, say: Say) -> dict[str, Lock]:
+        root = Path(self.portfolio.root)
+        locks = {}
+        for name, spec in self.portfolio.environments.items():
+            if not (root / spec.requirements).with_suffix(".lock").exists():
+                say(f"locking environment {name} ({spec.requirements})")
+            locks[name] = lock(spec, root)
+        return locks
+
+    def _options(self, asked: Asked, members: Members, actual: Actual) -> Options:
+        specs = members.specs.values()
+        selected = select(asked.select, specs) if asked.select else None
+        refresh: frozenset[str] = frozenset()
+        if asked.refresh_data:
+            refresh = selected if selected is not None else frozenset(members.specs)
+        live = set(actual.release.models) | set(actual.release.endpoints) if actual.release else set()
+        for name in asked.allow_remove:
+            if name not in live:
+                raise UsageError(f"--allow-remove {name}: the release has no model or endpoint of that name")
+        return Options(
+            selected=selected,
+            refresh=refresh,
+            allow_remove=frozenset(asked.allow_remove),
+            allow_weaker=_names(asked.allow_weaker, specs),
+            retry=_names(asked.retry, specs),
+            rebuild=_names(asked.rebuild, specs),
+        )
+
+    def save(self, plan: Plan, path: Path, asked: Asked | None = None) -> Plan:
+        """Write a plan that `apply` can carry out later or elsewhere, with its bundles in the artifact store."""
+        again, wisher = self._planned(asked or Asked(), lambda text: None)
+        if plan_id(again) != plan_id(plan):
+            raise StateError("the portfolio changed while it was planned", hint="Run `retinue plan` again.")
+        plan = self._bundled(plan, wisher)
+        write_plan(plan, path)
+        return plan
+
+    def _bundled(self, plan: Plan, wisher: Wisher) -> Plan:
+        """The plan with the bundle of every definition it builds, stored by content."""
+        from retinue.control.bundles import bundle_definitions
+
+        return replace(plan, bundles=bundle_definitions(plan, wisher, self.artifacts))
+
+    # ── apply ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def apply(
+        self,
+        plan: Plan | Path | None = None,
+        asked: Asked | None = None,
+        *,
+        why: str = "",
+        observer: Observer = lambda event: None,
+        on_effect: OnEffect = ignore,
+    ) -> Outcome:
+        """Carry a plan out; without one, the plan of now. A saved plan is done exactly as it was printed.
+
+        Raises UsageError when dangers block it, ConflictError when its affected set moved, LeaseHeldError when
+        another apply holds models of it.
+        """
+        if isinstance(plan, Path):
+            plan = read_plan(plan)
+        else:
+            now, wisher = self._planned(asked or Asked(), lambda text: observer(Event("line", text=text)))
+            if plan is not None and plan_id(plan) != plan_id(now):
+                raise StateError("the portfolio or its state changed since this plan", hint="Plan again.")
+            if not now.blocked:
+                now = self._bundled(now, wisher)
+            plan = now
+        if plan.blocked:
+            flags = " ".join(dict.fromkeys(d.flag for d in plan.blocked if d.flag))
+            raise UsageError(
+                f"the plan is blocked: {plan.blocked[0].text}", hint=f"If that is meant, run again with: {flags}"
+            )
+        self.publish()
+        if plan.empty:
+            number = plan.base
+            return Outcome(plan_id(plan), None, number, ())
+        return self._carry_out(plan, why, observer, on_effect)
+
+    def _carry_out(self, plan: Plan, why: str, observer: Observer, on_effect: OnEffect) -> Outcome:
+        from retinue.build.chain import Chain
+        from retinue.build.pipeline import Pipeline
+        from retinue.build.workshop import Workshop
+
+        workshop = Workshop(
+            self.settings,
+            compose.open_tables(replace(self.portfolio, tables=plan.tables), self.settings),
+            self.registry,
+            self.artifacts,
+            say=lambda model, text: observer(Event("phase", model, text)),
+        )
+        pipeline = Pipeline(
+            workshop,
+            Chain(workshop),
+            self.registry,
+            plan.portfolio,
+            utc_now,
+            registered=lambda model: on_effect(Effect.VERSION_REGISTERED, model),
+        )
+        applier = Applier(
+            registry=self.registry,
+            builder=pipeline,
+            releases=self.settings.releases(plan.portfolio, plan.stage),
+            who=compose.who(),
+            holder=compose.holder(),
+            workers=workshop.workers,
+            observer=observer,
+            on_effect=on_effect,
+            on_stop=workshop.close,
+        )
+        try:
+            return applier.apply(plan, plan_id=plan_id(plan), why=why)
+        finally:
+            workshop.close()
+
+    def publish(self) -> Path | None:
+        """Write the current release's file if it is not what gateways are pointed at (a crash came between)."""
+        from retinue.store.releasefile import current
+
+        folder = self.releases
+        release = self.registry.current(self.portfolio.name, self.stage)
+        if release is None or current(folder) == release.number:
+            return None
+        return publish(self.registry, folder, self.portfolio.name, self.stage)
+
+    # ── after ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def rollback(self, models: Sequence[str] = (), *, to: int | None = None, why: str = "") -> Release:
+        """Take models (or, with `to`, the whole release) back, hold what is rolled back, tell the gateways."""
+        act = Act(compose.who(), utc_now(), why)
+        name = self.portfolio.name
+        if (to is None) == (not models):
+            raise UsageError("name the models to roll back, or a whole release with --to", hint="`retinue history`")
+        if to is not None:
+            release = roll_back_to(self.registry, name, self.stage, to, act)
+        else:
+            release = roll_back(self.registry, name, self.stage, tuple(models), act)
+        publish(self.registry, self.releases, name, self.stage)
+        return release
+
+    def unhold(self, models: Collection[str], *, why: str) -> list[Hold]:
+        """End the active holds on these models. Raises UsageError when one of them has none, or without a reason."""
+        if not why:
+            raise UsageError("say why the hold ends", hint="Add --reason TEXT.")
+        holds = self.registry.holds(self.portfolio.name, self.stage)
+        ended = [h for h in holds if h.model in models]
+        for model in models:
+            if not any(h.model == model for h in ended):
+                raise UsageError(f"{model} has no active hold", hint="`retinue status` lists holds.")
+        self.registry.end_holds([h.id for h in ended], why=why, who=compose.who(), now=utc_now())
+        return ended
+
+    def current(self) -> Release | None:
+        """The release this stage points at."""
+        return self.registry.current(self.portfolio.name, self.stage)
+
+    def version(self, model: str, prefix: str | None = None) -> Version:
+        """The live version of a model, or the one whose id starts with `prefix`. Raises UsageError."""
+        release = self.current()
+        if prefix is None:
+            if release is None or model not in release.models:
+                raise UsageError(
+                    f"{model} is not in the release of stage {self.stage}", hint="`retinue status` lists the models."
+                )
+            return self.registry.versions([release.models[model].version])[release.models[model].version]
+        found = [v for v in self.registry.versions_of_model(self.portfolio.name, model) if v.id.startswith(prefix)]
+        if len(found) != 1:
+            text = "no version" if not found else f"{len(found)} versions"
+            raise UsageError(f"{text} of {model} whose id starts with {prefix!r}", hint=f"`retinue history {model}`")
+        return found[0]
+
+    def members_of(self, endpoint: str) -> list[str]:
+        """Models an endpoint can select in the current release."""
+        release = self.current()
+        spec = self.portfolio.endpoints[endpoint]
+        if release is None:
+            return []
+        if not placeholders(spec.select):
+            return [spec.select]
+        return [name for name in release.models if self._family(release, name) == spec.select]
+
+    def _family(self, release: Release, model: str) -> str | None:
+        version = self.registry.versions([release.models[model].version])[release.models[model].version]
+        return version.manifest["family"]  # type: ignore[no-any-return]  # the manifest is JSON
+
+    def validate(self) -> list[str]:
+        """Check the file without data: a line for each thing found good. Raises PortfolioError."""
+        portfolio = self.portfolio
+        families = sum(1 for m in portfolio.models.values() if m.for_each)
+        lines = [
+            f"{len(portfolio.models) - families} models, {families} families, {len(portfolio.tables)} tables, "
+            f"{len(portfolio.endpoints)} endpoints"
+        ]
+        wisher = Wisher(portfolio, compose.open_tables(portfolio, self.settings), {})
+        for template in portfolio.models.values():
+            wisher.code(template.spec)
+        root = Path(portfolio.root)
+        for spec in portfolio.environments.values():
+            if not (root / spec.requirements).is_file():
+                raise PortfolioError(
+                    f"environment {spec.name}: there is no file {spec.requirements}",
+                    where=spec.where,
+                    hint="Create it; one requirement per line, as pip reads them.",
+                )
+        return lines
+
+    def close(self) -> None:
+        """Close the database, if it was opened."""
+        registry = self.__dict__.get("registry")
+        close = getattr(registry, "close", None)
+        if close is not None:
+            close()
+
+
+def _names(wanted: Iterable[str], specs: Iterable[object]) -> frozenset[str]:
+    selectors = tuple(wanted)
+    return select(selectors, specs) if selectors else frozenset()  # type: ignore[arg-type]  # specs are ModelSpec
+
+
+def describe_identity(plan: Plan) -> str:
+    """A short name for a plan, for people."""
+    return digest(plan_id(plan))[:8]
