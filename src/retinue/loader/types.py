@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -115,7 +116,7 @@ Text = Annotated[str, AfterValidator(_text), WithJsonSchema({"type": "string", "
 
 
 def _unique(values: list[str]) -> list[str]:
-    twice = sorted({value for value in values if values.count(value) > 1})
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
     if twice:
         raise wrong(f"{', '.join(map(repr, twice))} stands more than once", "Name each one once.")
     return values
