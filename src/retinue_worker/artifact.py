@@ -163,7 +163,8 @@ def _dump(model: Any) -> tuple[bytes, list[str]]:
             "Build it from scikit-learn's own parts, or return an ONNX model.",
         ) from error
     types = sorted(skops.io.get_untrusted_types(data=data))
-    strange = [name for name in types if name.split(".")[0] not in _SAFE]
+    # a partial is only a shell: what it wraps is listed by itself
+    strange = [name for name in types if name.split(".")[0] not in _SAFE and name != "functools.partial"]
     if strange:
         raise NonsenseError(
             f"the {type(model).__name__} holds {strange[0]}, which is code and not only numbers",

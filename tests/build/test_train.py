@@ -213,9 +213,10 @@ def test_a_memory_hog_in_a_child_process_is_stopped_too(bench: Bench, make: Make
         bench.trainers.train(make(code, limits=Limits(time=30, memory=700 * 1024**2)))
 
 
-def test_a_model_with_code_in_it_is_refused(bench: Bench, make: Make) -> None:
+@pytest.mark.parametrize("step", ["double", "functools.partial(double)"])
+def test_a_model_with_code_in_it_is_refused(bench: Bench, make: Make, step: str) -> None:
     code = """
-    import numpy as np
+    import functools
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
@@ -223,10 +224,10 @@ def test_a_model_with_code_in_it_is_refused(bench: Bench, make: Make) -> None:
         return x * 2
     def train(job):
         df = job.data["rows"].to_pandas()
-        return make_pipeline(FunctionTransformer(double), LogisticRegression()).fit(df[["a", "h"]], df["late"])
+        return make_pipeline(FunctionTransformer(STEP), LogisticRegression()).fit(df[["a", "h"]], df["late"])
     """
     with pytest.raises(TrainingError, match=r"holds pack\.late\.double") as failure:
-        bench.trainers.train(make(code, inputs=INPUTS[:2]))
+        bench.trainers.train(make(code.replace("STEP", step), inputs=INPUTS[:2]))
     assert "ONNX" in failure.value.hint
 
 
