@@ -166,3 +166,12 @@ def test_an_environment_without_scikit_learn_has_no_converters(tmp_path: Path) -
     overlay, reason = env.converters(env.read_lock("# python: 3.11\nnumpy==2.4.6\n"), tmp_path)
     assert overlay is None
     assert "scikit-learn" in (reason or "")
+
+
+@pytest.mark.e2e
+def test_converters_that_cannot_be_had_beside_the_locked_packages_are_a_reason_and_no_error(root: Path) -> None:
+    (root / "envs/base.txt").write_text("scikit-learn==1.9.1\nprotobuf>=7\n")
+    overlay, reason = env.converters(env.lock(SPEC, root), root / "environments")
+    assert overlay is None
+    assert "protobuf" in (reason or "")
+    assert not list((root / "environments").glob("*.converters"))

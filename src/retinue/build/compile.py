@@ -223,7 +223,7 @@ def _as_onnx(result: TrainResult, holdout: Columns) -> Served:
         latency = _latency(result.artifact, result.signature, sample)
     except ModelError as error:
         raise TrainingError(
-            f"{result.request.model}: the ONNX model that training returned does not run: {_line(error, result.artifact)}",
+            f"{result.request.model}: the returned ONNX model does not run: {_line(error, result.artifact)}",
             hint="Export it for an operator set that onnxruntime knows, with the declared inputs and outputs.",
         ) from error
     return Served(result.artifact, "onnx", result.signature, None, None, {"compiled": latency})

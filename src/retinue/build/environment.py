@@ -128,7 +128,6 @@ def converters(locked: Lock, folder: Path) -> tuple[Path | None, str | None]:
     """(overlay folder with the converters to ONNX that the environment lacks, None), or (None, why there is none)."""
     if "scikit-learn" not in _names(locked.text):
         return None, "scikit-learn is not in the environment"
-    environment = materialise(locked, folder)
     target = folder / f"{locked.digest}{_SUFFIX}"
 
     def make(scratch: Path) -> None:
@@ -136,7 +135,7 @@ def converters(locked: Lock, folder: Path) -> tuple[Path | None, str | None]:
             wanted, constraint = Path(temporary, "converters.in"), Path(temporary, "environment.lock")
             wanted.write_text("\n".join(CONVERTERS) + "\n")
             constraint.write_text(locked.text)
-            python = ["--python", str(environment.python)]
+            python = ["--python", str(_interpreter(locked.python))]
             pins = _run([*_COMPILE, str(wanted), "-c", str(constraint), *python])
         extra = _without(pins, _names(locked.text))
         _install(extra, scratch, [*python, "--target", str(scratch)])
