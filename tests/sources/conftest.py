@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,3 @@ def nyc() -> Path:
     assert spec is not None
     assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / "data"
-
-
-def named(tables: Mapping[str, TableSpec], root: Path, cache: Path) -> Catalog:
-    return Catalog(tables, root, cache)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -167,6 +168,29 @@ def test_odd_names_of_files_tables_and_columns_are_only_names(make: Make, root: 
     name = "od\"d 'table"
     catalog = make(table(name, path='it\'s "one".parquet'))
     assert catalog.read(name, ["a \"b\" 'c'"], (), Pin()).num_rows == 1
+
+
+def test_relative_folders_links_and_files_elsewhere_are_read(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "sub").mkdir()
+    (root / "sub" / "link.parquet").symlink_to(root / "flights.parquet")
+    monkeypatch.chdir(root)
+    tables = {
+        "a": table("a", path="sub/link.parquet"),
+        "b": table("b", path="sub/../weather.parquet"),
+        "c": table("c", path=str(root / "weather.parquet")),
+    }
+    catalog = Catalog(tables, Path("."), Path("cache"))
+    assert [catalog.read(t, ["origin"], (), Pin()).num_rows for t in tables] == [600, 300, 300]
+
+
+def test_threads_may_ask_at_the_same_time(make: Make, root: Path) -> None:
+    (root / "x.csv").write_text("a,t\n" + "".join(f"{i},2020-01-01\n" for i in range(5000)))
+    catalog = make(table("x", path="x.csv", time="t"))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: catalog.read("x", ["a"], (("a", str(i)),), Pin()).num_rows, range(24)))
+    assert found == [1] * 24
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "csv.zip"])

@@ -16,8 +16,7 @@ from retinue.build.columns import Table, to_columns
 from retinue.build.folds import Fold, HashFold, Mask, held_out, in_fold
 from retinue.core.errors import DataError
 from retinue.core.portfolio import DataUse, ModelSpec, TableSpec
-from retinue.sources.base import ColumnType, Pin
-from retinue.sources.catalog import Catalog
+from retinue.sources.base import ColumnType, Pin, Tables
 
 ECHO_ROWS = 100
 """From how many rows on a feature that tells the target exactly is no coincidence."""
@@ -41,7 +40,7 @@ class DataSet:
 class _Job:
     """What every step below needs to know. `by` names the column of the hash holdout; None when time divides."""
 
-    catalog: Catalog
+    catalog: Tables
     spec: ModelSpec
     pin: Pin
     cutoff: str | None
@@ -54,9 +53,7 @@ class _Job:
         return self.spec.data[0]
 
 
-def split(
-    catalog: Catalog, spec: ModelSpec, pin: Pin, cutoff: str | None, extra_columns: Sequence[str] = ()
-) -> DataSet:
+def split(catalog: Tables, spec: ModelSpec, pin: Pin, cutoff: str | None, extra_columns: Sequence[str] = ()) -> DataSet:
     """Training tables and holdout of a model. `extra_columns` are the mapped inputs of its upstreams.
 
     Rows whose target is missing, or was not yet known at the cutoff, are dropped. Raises DataError for a
@@ -73,7 +70,7 @@ def split(
 
 
 def training(
-    catalog: Catalog,
+    catalog: Tables,
     spec: ModelSpec,
     pin: Pin,
     cutoff: str | None,
@@ -117,7 +114,7 @@ def primary_columns(spec: ModelSpec, table: TableSpec, extra_columns: Sequence[s
     return tuple(dict.fromkeys(c for c in [*own, *extra_columns, spec.target, table.time, table.key] if c is not None))
 
 
-def _job(catalog: Catalog, spec: ModelSpec, pin: Pin, cutoff: str | None, extra: Sequence[str]) -> _Job:
+def _job(catalog: Tables, spec: ModelSpec, pin: Pin, cutoff: str | None, extra: Sequence[str]) -> _Job:
     table = catalog.spec(spec.data[0].table)
     columns = primary_columns(spec, table, extra)
     types = catalog.columns(table.name)

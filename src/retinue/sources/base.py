@@ -1,4 +1,4 @@
-"""What a catalog is asked and what it answers: keys, questions, facts, pins. Values only.
+"""What a catalog is asked and what it answers: keys, questions, facts, pins, and the port itself.
 
 Data moments are naive text as DuckDB prints a TIMESTAMP (`2013-04-30 23:59:00`, fraction only if there is
 one): they sort as text, and zoned input is taken to UTC first.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from retinue.core.portfolio import CutoffSpec
+from retinue.core.portfolio import CutoffSpec, TableSpec
 
 Json = Any
 ColumnType = Literal["BOOL", "INT64", "FP64", "BYTES", "TIMESTAMP", "UNSUPPORTED"]
@@ -80,6 +80,9 @@ class Pin:
 
 class Tables(Protocol):
     """What planning and building ask of a portfolio's tables; `catalog.Catalog` is the one that reads files."""
+
+    def spec(self, table: str) -> TableSpec:
+        """The declaration of a table. Raises DataError with what is near its name."""
 
     def columns(self, table: str) -> dict[str, ColumnType]:
         """The columns of a table with their types, in its own order."""

@@ -44,9 +44,9 @@ class Catalog:
         clock: Callable[[], float] = clock_.time,
     ) -> None:
         self.tables = tables
-        self._root = root
-        self._cache = cache
-        self._answers = AnswerCache(cache)
+        self._root = root.absolute()
+        self._cache = cache.absolute()
+        self._answers = AnswerCache(self._cache)
         self._clock = clock
 
     # -- recognising -----------------------------------------------------------------------------------------
