@@ -9,6 +9,7 @@ project.rollback(["late-JFK-B6"], why="complaints")
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -101,7 +102,9 @@ class Project:
         unknown = {w.definition for w in wish.models.values()} - set(actual.definitions)
         live_ids = {v.definition for v in live.values()}
         actual = add_candidates(actual, self.registry, portfolio.name, unknown | live_ids)
-        return make_plan(wish, actual, options), wisher
+        plan = make_plan(wish, actual, options)
+        workers = self.settings.build_workers or os.cpu_count() or 1
+        return replace(plan, forecast=plan.forecast / workers if plan.forecast is not None else None), wisher
 
     def _locks(self, say: Say) -> dict[str, Lock]:
         root = Path(self.portfolio.root)

@@ -1,6 +1,6 @@
 """TrainingJob: what a training function is given.
 
-Standard library only, and syntax that Python 3.8 reads, so that old interpreters can train too.
+Standard library only, and syntax that Python 3.9 reads, so that old interpreters can train too.
 """
 
 from __future__ import annotations

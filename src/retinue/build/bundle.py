@@ -27,10 +27,14 @@ _PROJECT = "project"
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A training function's import closure inside the project: files by path relative to its root."""
+    """A training function's import closure inside the project: files by path relative to its root.
+
+    `trees` has the digest of each file's syntax tree, so that a plan can say which file changed.
+    """
 
     files: Mapping[str, bytes]
     digest: str
+    trees: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ def close_code(entry: str, root: Path) -> Code:
         trees[name] = _parse(files[name], name)
         waiting.extend(_imports(trees[name], name, root))
     _check_function(trees[first.relative_to(root).as_posix()], first.relative_to(root).as_posix(), function)
-    return Code(dict(sorted(files.items())), digest({name: digest(_plain(tree)) for name, tree in trees.items()}))
+    digests = {name: digest(_plain(tree)) for name, tree in sorted(trees.items())}
+    return Code(dict(sorted(files.items())), digest(digests), digests)
 
 
 def collect_files(patterns: Iterable[str], root: Path) -> dict[str, bytes]:

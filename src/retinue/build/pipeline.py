@@ -26,12 +26,12 @@ from retinue.build.train import TrainResult
 from retinue.build.workshop import Workshop
 from retinue.core.contract import Field, Schema
 from retinue.core.errors import DataError, TrainingError
-from retinue.core.gates import gates_digest, passed
+from retinue.core.gates import GateResult, gates_digest, passed
 from retinue.core.identity import digest
 from retinue.core.plan import Build, Regate
 from retinue.core.planner import snapshot_hash
 from retinue.core.portfolio import Metadata, ModelSpec
-from retinue.core.state import BUILD_SECONDS, Evidence, Snapshot, Version
+from retinue.core.state import BUILD_SECONDS, GATES_SECONDS, Evidence, Snapshot, Version
 from retinue.sources.base import Pin
 from retinue.store.base import Registry
 
@@ -96,8 +96,12 @@ class Pipeline:
             return Built(found, known, None, reused, known=True)
         if data is None:
             data = self._data(step.data, spec, beside, champion)
+        started = datetime.now(UTC)
         evaluation = self._evaluate(found, spec, spec, beside, champion, data)
-        measured = () if reused else (replace(passed(BUILD_SECONDS, "data, training, conversion"), estimate=seconds),)
+        gated = (datetime.now(UTC) - started).total_seconds()
+        measured = [replace(passed(GATES_SECONDS, "predictions and tests"), estimate=gated)]
+        if not reused:
+            measured.append(replace(passed(BUILD_SECONDS, "data, training, conversion"), estimate=seconds))
         evidence = self._evidence(found, spec, beside, evaluation, champion, measured)
         return Built(found, evidence, evaluation, reused)
 
@@ -112,7 +116,7 @@ class Pipeline:
         moved = any(champion.beside.get(m) is None or champion.beside[m].id != v.id for m, v in beside.items())
         rival = champion if moved else None  # beside the same upstreams it would be compared with itself
         evaluation = self._evaluate(version, own, spec, beside, rival, data)
-        return Built(version, self._evidence(version, spec, beside, evaluation, rival, ()), evaluation, reused=True)
+        return Built(version, self._evidence(version, spec, beside, evaluation, rival, []), evaluation, reused=True)
 
     # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -300,7 +304,7 @@ class Pipeline:
         beside: Beside,
         evaluation: Evaluation,
         champion: Champion | None,
-        measured: tuple[Any, ...],
+        measured: list[GateResult],
     ) -> Evidence:
         return Evidence(
             version=version.id,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from retinue.core.planner import Actual
-from retinue.core.state import BUILD_SECONDS, Evidence, Version
+from retinue.core.state import BUILD_SECONDS, GATES_SECONDS, Evidence, Version
 from retinue.store.base import RegistryReader
 
 
@@ -45,14 +45,17 @@ def add_candidates(actual: Actual, registry: RegistryReader, portfolio: str, def
     )
 
 
-def _seconds(versions: Collection[Version], evidence: dict[str, list[Evidence]]) -> dict[str, float]:
-    """Average build seconds by model and by family, from what evidence measured."""
-    sums: dict[str, tuple[float, int]] = {}
+def _seconds(versions: Collection[Version], evidence: Mapping[str, Sequence[Evidence]]) -> dict[tuple[str, str], float]:
+    """Average seconds of building and of testing, by model and by family, from what evidence measured."""
+    kinds = {BUILD_SECONDS: "build", GATES_SECONDS: "gates"}
+    sums: dict[tuple[str, str], tuple[float, int]] = {}
     for version in versions:
+        names = {version.model, version.manifest["family"] or version.model}
         for row in evidence.get(version.id, ()):
             for result in row.results:
-                if result.get("gate") == BUILD_SECONDS and result.get("estimate") is not None:
-                    for name in {version.model, version.manifest["family"] or version.model}:
-                        total, count = sums.get(name, (0.0, 0))
-                        sums[name] = (total + float(result["estimate"]), count + 1)
-    return {name: total / count for name, (total, count) in sums.items()}
+                kind, seconds = kinds.get(str(result.get("gate"))), result.get("estimate")
+                if kind is not None and seconds is not None:
+                    for name in names:
+                        total, count = sums.get((kind, name), (0.0, 0))
+                        sums[(kind, name)] = (total + float(seconds), count + 1)
+    return {key: total / count for key, (total, count) in sums.items()}

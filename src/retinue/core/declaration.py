@@ -69,7 +69,7 @@ def table_body(table: TableSpec) -> dict[str, Json]:
         "sql": normal_sql(table.sql) if table.sql is not None else None,
         "time": table.time,
         "key": table.key,
-        "available": sorted(table.available),
+        "available": sorted(list(pair) for pair in table.available),
     }
 
 
@@ -82,7 +82,10 @@ def hashed_body(
     cutoff: CutoffSpec,
     upstream_schemas: Mapping[str, str],
 ) -> dict[str, Json]:
-    """The body whose digest is the definition hash. `code` maps file → digest of its syntax tree or bytes."""
+    """The body whose digest is the definition hash. `code` maps file → digest of its syntax tree or bytes.
+
+    Lists only, no tuples: it compares equal to what the registry gives back.
+    """
     return {
         "train": spec.train,
         "code": dict(code),
@@ -91,14 +94,14 @@ def hashed_body(
         "target": spec.target,
         "task": spec.task,
         "holdout": {"cutoff": [cutoff.share, cutoff.at], "by": spec.holdout.by, "share": spec.holdout.share},
-        "data": [[use.table, sorted(use.filters)] for use in spec.data],
+        "data": [[use.table, sorted(list(pair) for pair in use.filters)] for use in spec.data],
         "tables": {name: table_body(tables[name]) for name in table_closure([use.table for use in spec.data], tables)},
         "needs": [
             {
                 "model": n.model,
                 "output": n.output,
                 "column": n.column,
-                "inputs": sorted(n.inputs),
+                "inputs": sorted(list(pair) for pair in n.inputs),
                 "schema": upstream_schemas[n.model],
             }
             for n in sorted(spec.needs, key=lambda n: n.column)

@@ -80,7 +80,7 @@ class Actual:
     holds: Sequence[Hold]
     settings: SettingsRevision | None
     candidates: Mapping[str, Sequence[Version]]
-    seconds: Mapping[str, float]  # model or family → seconds of its last builds, on average
+    seconds: Mapping[tuple[str, str], float]  # ("build" | "gates", model or family) → seconds so far, on average
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,11 +404,15 @@ class _Planner:
         return sorted(names)
 
     def _forecast(self, built: Sequence[Build | Regate]) -> float | None:
-        known = [self.actual.seconds.get(s.model) or self.actual.seconds.get(s.family or "") for s in built]
-        times = [t for t in known if t is not None]
-        if not times:
+        guesses = [self._guess("build", s) if isinstance(s, Build) else self._guess("gates", s) for s in built]
+        known = [g for g in guesses if g is not None]
+        if not known:
             return None
-        return sum(times) + (len(known) - len(times)) * sum(times) / len(times)
+        return sum(known) + (len(guesses) - len(known)) * sum(known) / len(known)
+
+    def _guess(self, kind: str, step: Build | Regate) -> float | None:
+        seconds = self.actual.seconds
+        return seconds.get((kind, step.model)) or seconds.get((kind, step.family or ""))
 
 
 def endpoint_body(spec: EndpointSpec) -> dict[str, Json]:

@@ -13,6 +13,8 @@ Json = Any
 Verdict = Literal["pass", "fail", "inconclusive"]
 BUILD_SECONDS = "build.seconds"
 """The name under which evidence carries how long a build took: a measurement, so not in the manifest."""
+GATES_SECONDS = "gates.seconds"
+"""Likewise how long its gates took."""
 HoldCause = Literal["rollback", "failed gate", "inconclusive", "upstream"]
 
 
