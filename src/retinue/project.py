@@ -18,8 +18,8 @@ from pathlib import Path
 from retinue import compose
 from retinue.build.environment import Lock, lock
 from retinue.control.actual import add_candidates, read_actual
-from retinue.control.apply import Applier, Event, Observer, Outcome, utc_now
 from retinue.control.effects import Effect, OnEffect, ignore
+from retinue.control.events import Event, Observer, Outcome, utc_now
 from retinue.control.planfile import plan_id, read_plan, write_plan
 from retinue.control.publish import publish
 from retinue.control.rollback import Act, roll_back, roll_back_to
@@ -186,9 +186,11 @@ class Project:
         return self._carry_out(plan, why, observer, on_effect)
 
     def _carry_out(self, plan: Plan, why: str, observer: Observer, on_effect: OnEffect) -> Outcome:
+        # Building imports numpy, Arrow and onnxruntime: a plan without changes must not pay for that.
         from retinue.build.chain import Chain
         from retinue.build.pipeline import Pipeline
         from retinue.build.workshop import Workshop
+        from retinue.control.apply import Applier
 
         workshop = Workshop(
             self.settings,

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-4
 MAX_ROWS = 2_000
 _SHOWN = 5  # rows that are recorded where the two differ
-_TIMED = {"native": 15, "compiled": 50}  # single-row calls of which the median is taken
+_TIMED = {"native": 5, "compiled": 50}  # single-row calls of which the median is taken
 
 
 @dataclass(frozen=True, slots=True)

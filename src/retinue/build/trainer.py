@@ -24,7 +24,21 @@ from retinue.core.portfolio import Limits
 Json = Any
 _LENGTH = struct.Struct(">I")
 _POLL = 0.05  # seconds between two looks at a training's memory
-_HEAD_START = ("numpy", "pyarrow", "pandas", "sklearn.pipeline", "sklearn.compose", "sklearn.ensemble", "skops.io")
+# Imported before the first training, so that none pays for it; the later ones are those that the earlier ones
+# import when they first see a DataFrame or a zip file. What an environment lacks is passed over.
+_HEAD_START = (
+    "numpy",
+    "pyarrow.pandas_compat",
+    "pandas",
+    "sklearn.compose",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
+    "skops.io",
+    "narwhals._pandas_like.dataframe",
+    "encodings.cp437",
+    "retinue_worker.runtime",
+)
 _BOOTSTRAP = """
 import importlib.util, os, sys
 folder = sys.argv.pop(1)

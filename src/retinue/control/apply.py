@@ -12,15 +12,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from retinue.build.chain import Beside
 from retinue.build.pipeline import Built, Champion
 from retinue.control.effects import Effect, OnEffect, ignore
+from retinue.control.events import Event, ModelResult, Observer, Outcome, utc_now
 from retinue.control.evidence import EvidenceBook
 from retinue.control.publish import publish
-from retinue.control.verdicts import Candidate, Status, candidate_of, hold_of, settle
+from retinue.control.verdicts import Candidate, candidate_of, hold_of, settle
 from retinue.core.errors import ConflictError, RetinueError, StateError, StateUnavailableError
 from retinue.core.landing import Resolution, closure, groups, resolve
 from retinue.core.plan import Build, Plan, Regate, Remove, Rename
@@ -52,55 +53,6 @@ class Builder(Protocol):
 
     def regate(self, step: Regate, spec: ModelSpec, beside: Beside, champion: Champion) -> Built:
         """Test the live version beside these upstream versions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What an observer of an apply is told: a model's phase, or a line about the whole."""
-
-    kind: Literal["start", "phase", "end", "line"]
-    model: str = ""
-    text: str = ""
-    status: Status | None = None
-    seconds: float = 0.0
-
-
-Observer = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelResult:
-    """How one model fared."""
-
-    model: str
-    status: Status
-    text: str = ""
-    version: str | None = None
-    seconds: float = 0.0
-    error: RetinueError | None = None
-    results: tuple[Mapping[str, Json], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an apply did."""
-
-    plan: str
-    release: int | None  # the new release's number; None when nothing landed
-    before: int | None
-    models: tuple[ModelResult, ...]
-    settings: int | None = None
-    seconds: float = 0.0
-
-    @property
-    def failed(self) -> bool:
-        """Whether anything that was wished did not come to be."""
-        return any(m.status in ("failed", "skipped", "gate failed") for m in self.models)
-
-
-def utc_now() -> str:
-    """The moment as the registry keeps it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _later(now: str, seconds: float) -> str:

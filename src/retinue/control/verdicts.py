@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from retinue.build.evaluate import Evaluation, Pooled, pool
 from retinue.build.pipeline import Built
+from retinue.control.events import Status
 from retinue.core.errors import RetinueError
 from retinue.core.plan import Build, Plan, Regate
 from retinue.core.state import Evidence, Hold, HoldCause, Version
 
 Json = Any
-Status = Literal[
-    "built", "reused", "rebuilt", "regated", "unchanged", "inconclusive", "gate failed", "failed", "skipped"
-]
 POOL_SEED = 20_130_101
 """The family bootstrap draws from this seed, so that the same evidence gives the same verdict."""
 
