@@ -1,0 +1,174 @@
+"""One gateway process: `python -m retinue.gateway.main`, started by the supervisor with inherited descriptors."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import gc
+import json
+import signal
+import socket
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from retinue.core.errors import RetinueError
+from retinue.gateway.control import Lines, Word
+from retinue.gateway.dataplane import DataPlane
+from retinue.gateway.doors import Doors
+from retinue.gateway.http import HttpServer, Limits
+from retinue.gateway.meter import Meter
+from retinue.gateway.pool import Pool
+from retinue.gateway.release import PinnedRelease, prepare
+from retinue.settings import Settings
+from retinue.store.artifacts import FsspecArtifacts
+from retinue.store.releasefile import ReleaseFile
+
+
+class Gateway:
+    """The parts of one gateway, wired, and its half of the conversation with the supervisor."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, word: Word) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._word = word
+        self._loop = asyncio.get_running_loop()
+        self._releases: dict[int, PinnedRelease] = {}  # by generation
+        self._meter = Meter()
+        self._pool = Pool(
+            FsspecArtifacts(settings.artifacts, settings.cache / "artifacts"), settings, self._meter.batch
+        )
+        self._plane = DataPlane(self._pin, self._meter, settings.max_queue, settings.request_timeout)
+        limits = Limits(body=settings.max_body, request=settings.request_timeout)
+        self._http = HttpServer(Doors(self._plane, self._meter), limits)
+        self._server: asyncio.Server | None = None
+        self._lines = Lines(self._hear, self._stop)
+        self._preparing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self.ended = asyncio.Event()
+
+    async def run(self, control: socket.socket) -> None:
+        """Serve until told to stop, or until the supervisor is gone."""
+        await self._loop.create_unix_connection(lambda: self._lines, sock=control)
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop)
+        self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal's Ctrl-C is the supervisor's to act on
+        self._clock()
+        await self.ended.wait()
+        self._lines.close()
+        self._pool.close()
+
+    def _pin(self) -> PinnedRelease | None:
+        return self._releases.get(self._word.get())
+
+    def _clock(self) -> None:
+        self._plane.expire()
+        self._loop.call_later(0.25, self._clock)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        match message["op"]:
+            case "prepare":
+                self._task(self._prepare(message["generation"], Path(message["path"])))
+            case "serve":
+                self._task(self._serve())
+            case "retire":
+                for generation in [g for g in self._releases if g < message["generation"]]:
+                    del self._releases[generation]
+                self._task(self._tidy())
+            case "stats":
+                self._lines.say(self._stats(message["seq"]))
+            case "stop":
+                self._stop()
+
+    def _task(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _prepare(self, generation: int, path: Path) -> None:
+        said: dict[str, Any] = {"op": "prepared", "generation": generation}
+        async with self._preparing:
+            try:
+                with ReleaseFile(path) as file:
+                    release = await prepare(file, self._pool)
+                self._releases[generation] = release
+                said |= {"number": release.number, "digest": release.digest, "failed": release.failed}
+                said["models"] = list(release.models)
+            except RetinueError as error:
+                said["error"] = str(error)
+            except Exception as error:  # noqa: BLE001  the running release must go on being served
+                said["error"] = f"{type(error).__name__}: {error}"
+        self._lines.say(said)
+
+    async def _serve(self) -> None:
+        if self._server is None and not self._stopping:
+            self._server = await self._loop.create_server(self._http.connection, sock=self._listener)
+            gc.freeze()  # what a gateway is made of need not be looked at by every collection
+        self._lines.say({"op": "serving"})
+
+    async def _tidy(self) -> None:
+        """Once old versions are gone, give their memory back to the system."""
+        await asyncio.sleep(1.0)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+
+    def _stats(self, sequence: int) -> dict[str, Any]:
+        workers = self._pool.status()
+        return {
+            "op": "stats",
+            "seq": sequence,
+            "meter": self._meter.snapshot(sum(worker["restarts"] for worker in workers)),
+            "workers": workers,
+        }
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._task(self._drain())
+
+    async def _drain(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._http.drain(self._settings.request_timeout + 1)
+        self.ended.set()
+
+
+def settings_text(settings: Settings) -> str:
+    """Settings as one command-line argument."""
+    return json.dumps({field.name: getattr(settings, field.name) for field in fields(settings)}, default=str)
+
+
+def _settings(text: str) -> Settings:
+    values = json.loads(text)
+    return Settings(**{**values, "directory": Path(values["directory"])})
+
+
+async def _run(options: argparse.Namespace) -> None:
+    with socket.socket(fileno=options.listen) as listener, socket.socket(fileno=options.control) as control:
+        word = Word(options.word, writable=False)
+        try:
+            await Gateway(_settings(options.settings), listener, word).run(control)
+        finally:
+            word.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Run one gateway; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m retinue.gateway.main")
+    for name in ("control", "listen", "word"):
+        parser.add_argument(f"--{name}", type=int, required=True, help="number of an inherited descriptor")
+    parser.add_argument("--settings", required=True)
+    options = parser.parse_args(arguments)
+    try:
+        import uvloop
+    except ImportError:  # Windows has none
+        asyncio.run(_run(options))
+    else:
+        uvloop.run(_run(options))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,129 @@
+"""The friendly door's wire form: rows in, one prediction per row out, errors row by row; and its OpenAPI page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from retinue.core.contract import Field
+from retinue.core.errors import RequestError, RetinueError, UnavailableError
+from retinue.gateway.dataplane import Call
+from retinue.gateway.oip import VERSION, models_per_row, read_object
+from retinue.gateway.release import PinnedRelease
+from retinue.gateway.values import Column, word
+
+_TYPES = {"FP64": "number", "INT64": "integer", "BOOL": "boolean", "BYTES": "string"}
+
+
+class RowTable:
+    """A request's rows."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def column(self, name: str, rows: Sequence[int]) -> Column:
+        """The values of one field in these rows; None where it is missing."""
+        every = self.rows
+        return [every[row].get(name) for row in rows]
+
+
+def parse(body: bytes) -> RowTable:
+    """`{"rows": [{…}, …]}` or one row as an object. Raises RequestError."""
+    document = read_object(body)
+    rows = document.get("rows")
+    if not isinstance(rows, list):
+        return RowTable([document])
+    if not rows:
+        raise RequestError("`rows` is empty")
+    for index, row in enumerate(rows):
+        if type(row) is not dict:
+            raise RequestError(f"row {index} must be an object, not {word(row)}")
+    return RowTable(rows)
+
+
+def answer(call: Call) -> bytes:
+    """One prediction per row, in order: its outputs by name, or `{"error": …}`."""
+    predictions: list[Any] = [None] * call.rows
+    for row, error in call.errors.items():
+        predictions[row] = {"error": error.message}
+    for part in call.parts:
+        names = list(part.outputs)
+        columns = [part.outputs[name].tolist() for name in names]
+        for position, row in enumerate(part.rows):
+            predictions[row] = {name: column[position] for name, column in zip(names, columns, strict=True)}
+    return orjson.dumps(
+        {
+            "predictions": predictions,
+            "ids": [f"{call.id}-{row}" for row in range(call.rows)],
+            "release": call.release.number,
+            "models": models_per_row(call),
+        }
+    )
+
+
+def first_error(call: Call) -> RetinueError:
+    """What to say when every row has failed."""
+    return call.errors[min(call.errors)]
+
+
+def openapi(release: PinnedRelease) -> bytes:
+    """The OpenAPI 3.1 page of `/predict/…` for every endpoint of this release."""
+    paths = {}
+    for name in sorted(release.routes):
+        try:
+            fields, outputs = release.fields(name)
+        except UnavailableError:
+            fields, outputs = (), ()
+        paths[f"/predict/{name}"] = {"post": _operation(name, fields, outputs)}
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{release.portfolio} ({release.stage})",
+            "version": str(release.number),
+            "x-retinue": VERSION,
+        },
+        "paths": paths,
+    }
+    return orjson.dumps(document)
+
+
+def _operation(name: str, fields: Sequence[Field], outputs: Sequence[Field]) -> dict[str, Any]:
+    row = {
+        "type": "object",
+        "properties": {f.name: {"type": [_TYPES[f.dtype], "null"] if f.nullable else _TYPES[f.dtype]} for f in fields},
+        "required": [f.name for f in fields if not f.nullable],
+    }
+    prediction = {"type": "object", "properties": {f.name: _output(f) for f in outputs}}
+    failed = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    model = {
+        "type": ["object", "null"],
+        "properties": {"model": {"type": "string"}, "version": {"type": "string"}, "fallback": {"type": "boolean"}},
+    }
+    body = {
+        "type": "object",
+        "properties": {
+            "predictions": {"type": "array", "items": {"anyOf": [prediction, failed]}},
+            "ids": {"type": "array", "items": {"type": "string"}},
+            "release": {"type": "integer"},
+            "models": {"type": "array", "items": model},
+        },
+    }
+    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}, "required": ["rows"]}
+    errors = {"description": "What is wrong, in words", "content": {"application/json": {"schema": failed}}}
+    return {
+        "operationId": f"predict {name}",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": [rows, row]}}}},
+        "responses": {
+            "200": {"description": "One prediction per row", "content": {"application/json": {"schema": body}}},
+            "default": errors,
+        },
+    }
+
+
+def _output(field: Field) -> dict[str, Any]:
+    one = {"type": _TYPES[field.dtype]}
+    return one if field.width == 1 else {"type": "array", "items": one, "minItems": field.width}

@@ -1,0 +1,49 @@
+"""The table of metric names: everything that is emitted is named here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+
+class Metric(NamedTuple):
+    """One Prometheus metric: what kind it is, what it says, its labels."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+REQUESTS = "retinue_requests_total"
+SECONDS = "retinue_request_seconds"
+ROWS = "retinue_rows_total"
+FALLBACKS = "retinue_fallback_rows_total"
+BATCHES = "retinue_batches_total"
+BATCH_ROWS = "retinue_batch_rows_total"
+IN_FLIGHT = "retinue_in_flight"
+RELEASE = "retinue_release"
+GATEWAYS = "retinue_gateways"
+GATEWAY_RESTARTS = "retinue_gateway_restarts_total"
+WORKER_RESTARTS = "retinue_worker_restarts_total"
+
+METRICS: Mapping[str, Metric] = {
+    REQUESTS: Metric("counter", "Requests answered, by endpoint and HTTP status.", ("endpoint", "status")),
+    SECONDS: Metric("histogram", "Seconds from a request's last byte to its answer.", ("endpoint",)),
+    ROWS: Metric("counter", "Rows answered by a model.", ("endpoint",)),
+    FALLBACKS: Metric("counter", "Rows answered by an endpoint's fallback.", ("endpoint",)),
+    BATCHES: Metric("counter", "Batches run."),
+    BATCH_ROWS: Metric("counter", "Rows run in batches."),
+    IN_FLIGHT: Metric("gauge", "Requests admitted and not yet answered."),
+    RELEASE: Metric("gauge", "Number of the release that is served, 0 for none."),
+    GATEWAYS: Metric("gauge", "Gateway processes that serve."),
+    GATEWAY_RESTARTS: Metric("counter", "Gateway processes started in place of dead ones."),
+    WORKER_RESTARTS: Metric("counter", "Worker processes started in place of dead ones."),
+}
+
+BUCKETS: Sequence[float] = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+"""Upper bounds of the latency histogram, in seconds; one more bucket is unbounded."""
+
+DIRECT = "(models)"
+"""The `endpoint` label of requests that name a model itself: thousands of models must not be thousands of series."""

@@ -1,0 +1,23 @@
+"""`python -m retinue_worker serve|train …`: what runs inside a model's environment."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(arguments: list[str]) -> int:
+    """Dispatch on the first word; returns the exit code."""
+    if arguments[:1] == ["serve"]:
+        from retinue_worker import serve
+
+        return serve.main(arguments[1:])
+    if arguments[:1] == ["train"]:
+        from retinue_worker import train
+
+        return int(train.main(arguments[1:]) or 0)
+    sys.stderr.write("usage: python -m retinue_worker serve|train …\n")
+    return 64
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
