@@ -117,12 +117,17 @@ def _child(request: dict[str, Any], overlay: _Overlay) -> None:
     except BaseException as error:  # noqa: BLE001  the platform is told of whatever it was
         traceback.print_exc()
         result = {"error": "trainer", "message": f"{type(error).__name__}: {error}"}
+    _leave(request, result)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def _leave(request: dict[str, Any], result: dict[str, Any]) -> None:
+    """Leave a result for the platform, whole or not at all; a later one replaces it."""
     path = Path(request["result"])
     scratch = path.with_name(path.name + ".part")
     scratch.write_text(json.dumps(result), encoding="utf-8")
     scratch.replace(path)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
 
 
 class _Failure(Exception):
@@ -187,6 +192,7 @@ def _train(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
         kept["classes"] = _classes_seen(job)
     _write(request["artifact"], kept.pop("data"))
     if kept["format"] == "skops":
+        _leave(request, {**result, **kept, "unfinished": True})  # a converter that crashes or hangs costs no training
         result.update(_compile(model, request, overlay, kept["container"], 0))
     return {**result, **kept}
 

@@ -140,6 +140,16 @@ def test_a_killed_installation_is_not_mistaken_for_a_ready_one(root: Path, bare:
 
 
 @pytest.mark.e2e
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(root: Path, bare: None) -> None:
+    locked = env.lock(SPEC, root)
+    made = env.materialise(locked, root / "environments")
+    made.python.unlink()
+    made.python.symlink_to(root / "gone")
+    assert env.materialise(locked, root / "environments") == made
+    subprocess.run([made.python, "-I", "-c", "import packaging"], check=True)
+
+
+@pytest.mark.e2e
 def test_an_installation_that_fails_leaves_nothing_behind(root: Path, bare: None) -> None:
     locked = env.lock(SPEC, root)
     wrong = env.read_lock(locked.text.replace("--hash=sha256:", "--hash=sha256:0000")[:-1])

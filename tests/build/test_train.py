@@ -264,6 +264,31 @@ def test_trainings_run_side_by_side_and_a_dead_trainer_is_replaced(bench: Bench,
         assert trainers.train(make(GOOD)).format == "skops"
 
 
+def test_a_converter_that_crashes_costs_the_compilation_and_not_the_training(bench: Bench, make: Make) -> None:
+    code = GOOD.replace("return model.fit(", "model.fit(") + "    import os\n"
+    code += "    Pipeline.get_params = lambda *args, **named: os._exit(9)\n    return model\n"
+    result = bench.trainers.train(make(code))
+    assert result.compiled is None
+    assert result.compile_reason == "the conversion ended by itself with exit code 9"
+    assert bench.trainers.predict(_predict(bench, result), COLUMNS)["label"].shape == (3,)
+
+
+def test_closing_the_trainers_ends_trainings_under_way(make: Make, tmp_path: Path) -> None:
+    trainers = Trainers(1)
+    code = """
+    import pathlib, time
+    def train(job):
+        pathlib.Path(job.params["sign"]).touch()
+        time.sleep(60)
+    """
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(trainers.train, make(code, params={"sign": str(tmp_path / "sign")}))
+        _wait_for((tmp_path / "sign").exists)
+        trainers.close()
+        with pytest.raises(TrainingError):
+            future.result(timeout=10)
+
+
 def test_trainers_end_with_the_platform_even_when_it_is_killed(make: Make, bench: Bench, tmp_path: Path) -> None:
     code = """
     import os, pathlib, time

@@ -120,6 +120,8 @@ def materialise(locked: Lock, folder: Path) -> Environment:
         _run(["venv", "--relocatable", "--python", str(_interpreter(locked.python)), str(scratch)])
         _install(locked.text, scratch, ["--python", str(scratch / "bin" / "python"), "--require-hashes"])
 
+    if not environment.python.exists():  # the interpreter it was made from is gone
+        (target / _STAMP).unlink(missing_ok=True)
     _make_once(target, make)
     return environment
 

@@ -244,11 +244,13 @@ class Trainers:
             watch = Watch(limits)
             with self._turn, self._trainer(environment, overlay) as trainer:
                 end = trainer.run(message, watch)
-            if watch.exceeded:
+            answer: dict[str, Json] = json.loads(result.read_bytes()) if result.exists() else {}
+            if answer.pop("unfinished", False):
+                answer["reason"] = f"the conversion {watch.exceeded or end}"
+            if not answer and watch.exceeded:
                 raise TrainingError(_about(model, watch.exceeded) + _tail(log), hint=_LIMIT_HINT)
-            if not result.exists():
+            if not answer:
                 raise TrainingError(_about(model, f"the trainer process {end}") + _tail(log), hint=_DIED_HINT)
-            answer: dict[str, Json] = json.loads(result.read_text(encoding="utf-8"))
             return answer
 
     @contextlib.contextmanager

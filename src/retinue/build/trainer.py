@@ -83,7 +83,8 @@ class Trainer:
             )
 
     def run(self, message: dict[str, Json], watch: Watch) -> str:
-        """Carry one request to its end; says how the child ended. Marks the trainer dead when it is."""
+        """Carry one request to its end; says how the child ended. The trainer stays alive only if it is told so."""
+        self.alive = False  # an interrupt in between leaves the pipes in the middle of a conversation
         try:
             self._send(message)
             started = self._receive()
@@ -91,10 +92,10 @@ class Trainer:
                 with watch.over(started["started"]):
                     ended = self._receive()
                 if ended is not None:
+                    self.alive = True
                     return _ending(ended["ended"])
         except (OSError, ValueError):
             pass  # a broken pipe, or one that `end` closed, says the same as an end of file
-        self.alive = False
         return "died"
 
     def end(self) -> None:
