@@ -298,10 +298,10 @@ def test_trainers_end_with_the_platform_even_when_it_is_killed(make: Make, bench
     """
     request = make(code, params={"pid": str(tmp_path / "pid")})
     program = (
-        "import sys, pickle; from retinue.build.train import Trainers\n"
-        "Trainers(1).train(pickle.loads(bytes.fromhex(sys.argv[1])))"
+        "import sys, pickle; from pathlib import Path; from retinue.build.train import Trainers\n"
+        "Trainers(1, Path(sys.argv[2])).train(pickle.loads(bytes.fromhex(sys.argv[1])))"
     )
-    with subprocess.Popen([sys.executable, "-c", program, pickle.dumps(request).hex()]) as platform:
+    with subprocess.Popen([sys.executable, "-c", program, pickle.dumps(request).hex(), str(tmp_path)]) as platform:
         pids = _wait_for(lambda: (tmp_path / "pid").read_text().split() if (tmp_path / "pid").exists() else None)
         os.kill(platform.pid, signal.SIGKILL)
     _wait_for(lambda: all(not Path(f"/proc/{pid}").exists() or _zombie(pid) for pid in pids))
