@@ -3,6 +3,7 @@
     supervisor → gateway   prepare {generation, path}    load that release beside the running one
                            serve                         begin to accept connections
                            retire {generation}           releases before it are no longer needed
+                           forget {generation}           it was refused
                            stats {seq}                   report
                            stop                          finish what is in flight, then end
     gateway → supervisor   prepared {generation, digest, number, models, failed, error}
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -69,8 +70,7 @@ class Lines(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is not registered as one
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""

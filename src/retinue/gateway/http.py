@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import cast
 
 import httptools
 import orjson
@@ -174,8 +175,7 @@ class Connection(asyncio.Protocol):
     # ----------------------------------------------------------------------------------------------- the transport
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not registered as one
         self.server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -77,6 +77,9 @@ class Gateway:
                 for generation in [g for g in self._releases if g < message["generation"]]:
                     del self._releases[generation]
                 self._task(self._tidy())
+            case "forget":
+                self._releases.pop(message["generation"], None)
+                self._task(self._tidy())
             case "stats":
                 self._lines.say(self._stats(message["seq"]))
             case "stop":

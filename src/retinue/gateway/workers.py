@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import retinue_worker
 from retinue.core.errors import InferenceError, RetinueError, UnavailableError
@@ -310,9 +310,8 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._worker.connected(transport)
+        self._transport = cast(asyncio.Transport, transport)
+        self._worker.connected(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""

@@ -1,0 +1,169 @@
+"""The gateway processes of one supervisor: started, heard, counted, replaced when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from retinue.gateway.control import Lines
+from retinue.gateway.main import settings_text
+from retinue.gateway.meter import Snapshot, merge, without_gauges
+from retinue.settings import Settings
+
+BACK_OFF = 5.0  # seconds at most between the death of a gateway and its replacement
+UNRESPONSIVE = 30.0  # seconds without a report after which a gateway counts as hung
+
+
+class GatewayProcess:
+    """One gateway: its process, its lines, what it last said."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.lines: Lines | None = None
+        self.serving = False
+        self.meter: Snapshot = {}
+        self.workers: list[dict[str, Any]] = []
+        self.answered = 0  # the last poll it answered
+        self.prepared: dict[int, dict[str, Any]] = {}  # what it said of each generation
+        self.asked: set[int] = set()
+        self.heard = asyncio.get_running_loop().time()
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Tell it something."""
+        if self.lines is not None:
+            self.lines.say(message)
+
+    def retire(self, generation: int) -> None:
+        """Tell it that releases before this generation are no longer needed."""
+        self.prepared = {g: said for g, said in self.prepared.items() if g >= generation}
+        self.asked = {g for g in self.asked if g >= generation}
+        self.say({"op": "retire", "generation": generation})
+
+
+class Fleet:
+    """All gateways. `on_join` is called for each new one, `on_word` for what one says, `on_loss` when one has died."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        word: int,
+        on_join: Callable[[GatewayProcess], None],
+        on_word: Callable[[GatewayProcess, dict[str, Any]], None],
+        on_loss: Callable[[GatewayProcess], None],
+    ) -> None:
+        self._settings = settings
+        self._descriptors = (listener.fileno(), word)
+        self._on_join, self._on_word, self._on_loss = on_join, on_word, on_loss
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._left: Snapshot = {}  # the counters of gateways that have ended
+        self._sequence = 0
+        self._reported = asyncio.Event()
+        self.members: list[GatewayProcess] = []
+        self.restarts = 0
+        self.failures = 0  # deaths since a gateway last served
+
+    async def start(self) -> None:
+        """Start one more gateway."""
+        ours, theirs = socket.socketpair()
+        listen, word = self._descriptors
+        command = [sys.executable, "-m", "retinue.gateway.main", "--control", str(theirs.fileno())]
+        command += ["--listen", str(listen), "--word", str(word), "--settings", settings_text(self._settings)]
+        with theirs:
+            process = subprocess.Popen(  # noqa: ASYNC220  a fork and exec, not a wait
+                command,
+                pass_fds=(theirs.fileno(), listen, word),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C goes to the supervisor alone
+            )
+        gateway = GatewayProcess(process)
+        lines = gateway.lines = Lines(lambda message: self._hear(gateway, message), lambda: self._lost(gateway))
+        await self._loop.create_unix_connection(lambda: lines, sock=ours)
+        self.members.append(gateway)
+        self._on_join(gateway)
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Tell all gateways."""
+        for gateway in self.members:
+            gateway.say(message)
+
+    @property
+    def serving(self) -> list[GatewayProcess]:
+        """The gateways that accept connections."""
+        return [gateway for gateway in self.members if gateway.serving]
+
+    async def poll(self) -> None:
+        """Ask all gateways for their counts and wait a moment for them; one that stays silent too long is killed."""
+        self._sequence += 1
+        self.say({"op": "stats", "seq": self._sequence})
+        ends = self._loop.time() + 1.0
+        asked = list(self.members)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(ends):
+                while any(g.serving and not self._answered(g) for g in asked):
+                    self._reported.clear()
+                    await self._reported.wait()
+        for gateway in asked:
+            if gateway.serving and self._loop.time() - gateway.heard > UNRESPONSIVE:
+                gateway.process.kill()
+
+    def total(self) -> Snapshot:
+        """The counts of all gateways, with those of the ones that have ended."""
+        return merge([self._left, *(gateway.meter for gateway in self.members)])
+
+    async def stop(self, patience: float) -> None:
+        """Let all finish what they run; after `patience` seconds they are killed."""
+        self._stopping = True
+        self.say({"op": "stop"})
+        waits = [self._loop.run_in_executor(None, _wait, gateway.process, patience) for gateway in self.members]
+        await asyncio.gather(*waits)
+
+    def _answered(self, gateway: GatewayProcess) -> bool:
+        return gateway not in self.members or gateway.answered >= self._sequence
+
+    def _hear(self, gateway: GatewayProcess, message: dict[str, Any]) -> None:
+        gateway.heard = self._loop.time()
+        if message["op"] == "stats":
+            gateway.meter = message["meter"]
+            gateway.workers = message["workers"]
+            gateway.answered = message["seq"]
+            self._reported.set()
+            return
+        if message["op"] == "serving":
+            gateway.serving = True
+            self.failures = 0
+        self._on_word(gateway, message)
+
+    def _lost(self, gateway: GatewayProcess) -> None:
+        if self._stopping:
+            return
+        if gateway in self.members:
+            self.members.remove(gateway)
+        self._reported.set()
+        gateway.process.kill()
+        gateway.process.wait()
+        self._left = merge([self._left, without_gauges(gateway.meter)])
+        self.restarts += 1
+        self.failures += 1
+        self._on_loss(gateway)
+        delay = min(0.05 * 2 ** (self.failures - 1), BACK_OFF)
+        self._loop.call_later(delay, self._replace)
+
+    def _replace(self) -> None:
+        if not self._stopping:
+            self._starting = self._loop.create_task(self.start())
+
+
+def _wait(process: subprocess.Popen[bytes], patience: float) -> None:
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)

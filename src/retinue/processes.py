@@ -1,0 +1,386 @@
+"""The supervisor: owns the sockets and the admin port, keeps gateways alive, changes the release under all of them.
+
+A release change: every gateway prepares the next release beside the running one; when all have, one shared
+generation word moves, and every request admitted from then on, in any gateway, is in the new release. A release in
+which a model fails to load that is healthy now is refused, and the running one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from retinue.core.errors import CorruptArtifactError, RetinueError, UnavailableError
+from retinue.gateway.admin import Admin
+from retinue.gateway.control import WORD_SIZE, Word
+from retinue.gateway.fleet import Fleet, GatewayProcess
+from retinue.gateway.http import HttpServer, Limits
+from retinue.gateway.meter import requests_and_errors
+from retinue.gateway.record import RecordKeeper, ServeRecord
+from retinue.settings import Settings
+from retinue.store.releasefile import Pointer, ReleaseFile, pointer
+
+WATCH = 0.05  # seconds between two looks at the release pointer
+RETRY = 30.0  # seconds until a refused release is tried again
+PREPARE_TIMEOUT = 300.0
+GIVE_UP = 6  # gateways that die one after the other before the first ever served
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A release that gateways were told of. `path` is the supervisor's own name for its file."""
+
+    generation: int
+    pointer: Pointer
+    path: Path
+    models: frozenset[str]
+    failed: dict[str, str]
+
+
+class Supervisor:
+    """One stage of one portfolio, served."""
+
+    def __init__(self, settings: Settings, portfolio: str, stage: str, listener: socket.socket) -> None:
+        self._settings = settings
+        self._name = f"{portfolio}/{stage}"
+        self._folder = settings.releases(portfolio, stage)
+        self._loop = asyncio.get_running_loop()
+        self._shared = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the supervisor
+        self._shared.truncate(WORD_SIZE)
+        self._word = Word(self._shared.fileno(), writable=True)
+        self.fleet = Fleet(
+            settings, listener, self._shared.fileno(), self._joined, self._heard, lambda gateway: self._wake.set()
+        )
+        self.served: Served | None = None
+        self._generation = 0  # the last one that was given out
+        self._wanted: Pointer | None = None
+        self._refused: tuple[Pointer | None, str, float] | None = None
+        self._seen: tuple[int, int, int] | None = None
+        self._wake = asyncio.Event()  # something was heard
+        self.stopping = asyncio.Event()
+
+    # ------------------------------------------------------------------------------------------- release change
+    async def watch(self) -> None:
+        """Follow the release pointer until stopped."""
+        while not self.stopping.is_set():
+            await self.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH):
+                    await self.stopping.wait()
+
+    async def look(self) -> None:
+        """One look at the pointer; changes the release when it names another one."""
+        self.read_pointer()
+        wanted = self._wanted
+        if wanted is None or (self.served and self.served.pointer == wanted):
+            return
+        if self._refused and self._refused[0] == wanted and self._loop.time() < self._refused[2]:
+            return
+        try:
+            await self._change(wanted)
+            self._refused = None
+        except RetinueError as error:
+            self._refused = (wanted, str(error), self._loop.time() + RETRY)
+            self._admit_all()
+
+    def read_pointer(self) -> None:
+        """Learn which release is wanted, if the pointer has moved."""
+        try:
+            stat = (self._folder / "current").stat()
+            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if seen == self._seen:
+                return
+            self._wanted = pointer(self._folder)
+            self._seen = seen
+        except FileNotFoundError:
+            return
+        except (OSError, CorruptArtifactError) as error:
+            self._refused = (self._wanted, str(error), self._loop.time() + RETRY)
+
+    async def _change(self, wanted: Pointer) -> None:
+        """Prepare everywhere, then flip. Raises RetinueError when the release is refused."""
+        generation, before = self._generation + 1, self.served
+        path, actual = self._own(wanted, generation)
+        if before is not None and actual != wanted:
+            path.unlink(missing_ok=True)  # its file is being rewritten: the pointer will follow
+            return
+        self._generation = generation
+        try:
+            models, failed = await self._prepare(generation, path)
+            self._refuse_loss(before, models, failed)
+        except RetinueError:
+            self.fleet.say({"op": "forget", "generation": generation})
+            path.unlink(missing_ok=True)
+            raise
+        self.served = Served(generation, wanted, path, models, failed)
+        self._word.set(generation)
+        for gateway in self.fleet.members:
+            gateway.retire(generation)
+        self._admit_all()
+        if before is not None:
+            before.path.unlink(missing_ok=True)
+
+    def _own(self, wanted: Pointer, generation: int) -> tuple[Path, Pointer]:
+        """A name of our own for the release's file: replacing it leaves what late gateways prepare as it was."""
+        source = self._folder / f"{wanted.number}.release"
+        own = self._folder / "serving" / f"{os.getpid()}-{generation}.release"
+        try:
+            own.parent.mkdir(exist_ok=True)
+            own.unlink(missing_ok=True)
+            try:
+                os.link(source, own)
+            except FileNotFoundError:
+                raise
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, own)
+        except OSError as error:
+            raise CorruptArtifactError(f"release {wanted.number} cannot be read: {error}", where=str(source)) from error
+        try:
+            with ReleaseFile(own) as file:
+                return own, Pointer(file.number, file.digest)
+        except RetinueError:
+            own.unlink(missing_ok=True)
+            raise
+
+    async def _prepare(self, generation: int, path: Path) -> tuple[frozenset[str], dict[str, str]]:
+        """Have all gateways prepare; those that die meanwhile no longer count, late ones do."""
+        ends = self._loop.time() + PREPARE_TIMEOUT
+        while not self.stopping.is_set():
+            self._wake.clear()
+            for gateway in self.fleet.members:
+                self._ask(gateway, generation, path)
+            answers = [gateway.prepared.get(generation) for gateway in self.fleet.members]
+            if answers and all(answer is not None for answer in answers):
+                return self._agree([answer for answer in answers if answer is not None])
+            if self._loop.time() > ends:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._wake.wait()
+        raise UnavailableError("not all gateways could prepare the release in time")
+
+    def _ask(self, gateway: GatewayProcess, generation: int, path: Path) -> None:
+        if generation not in gateway.asked:
+            gateway.asked.add(generation)
+            gateway.say({"op": "prepare", "generation": generation, "path": str(path)})
+
+    def _agree(self, answers: list[dict[str, Any]]) -> tuple[frozenset[str], dict[str, str]]:
+        for answer in answers:
+            if "error" in answer:
+                raise UnavailableError(str(answer["error"]))
+        failed: dict[str, str] = {}
+        for answer in answers:
+            failed.update(answer["failed"])
+        return frozenset(answers[0]["models"]), failed
+
+    def _refuse_loss(self, before: Served | None, models: frozenset[str], failed: dict[str, str]) -> None:
+        if before is None:
+            return
+        lost = sorted(name for name in failed if name in before.models and name not in before.failed)
+        if lost:
+            more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+            raise UnavailableError(
+                f"{lost[0]!r}{more}, healthy in release {before.pointer.number}, does not load: {failed[lost[0]]}",
+                hint="Run `retinue rebuild` on it, or `retinue rollback`.",
+            )
+
+    # ---------------------------------------------------------------------------------------------- the gateways
+    def _joined(self, gateway: GatewayProcess) -> None:
+        if self.served is not None:
+            self._ask(gateway, self.served.generation, self.served.path)
+        elif self._wanted is None or self._refused is not None:
+            gateway.say({"op": "serve"})
+        self._wake.set()
+
+    def _heard(self, gateway: GatewayProcess, message: dict[str, Any]) -> None:
+        if message["op"] == "prepared":
+            gateway.prepared[message["generation"]] = message
+            self._admit(gateway)
+        self._wake.set()
+
+    def _admit_all(self) -> None:
+        for gateway in self.fleet.members:
+            self._admit(gateway)
+
+    def _admit(self, gateway: GatewayProcess) -> None:
+        """Let a gateway accept connections once it has the release that is served."""
+        if gateway.serving:
+            return
+        if self.served is None:
+            if self._refused is not None:
+                gateway.say({"op": "serve"})
+        elif self.served.generation not in gateway.prepared:
+            self._ask(gateway, self.served.generation, self.served.path)
+        else:
+            gateway.say({"op": "serve"})
+
+    async def all_serving(self) -> None:
+        """Wait until every gateway accepts connections. Raises UnavailableError when they keep dying."""
+        while len(self.fleet.serving) < max(1, self._settings.gateways) and not self.stopping.is_set():
+            if self.fleet.failures >= GIVE_UP:
+                raise UnavailableError("the gateways end as soon as they start", hint="Their errors are above.")
+            await asyncio.sleep(0.01)
+
+    async def poll(self) -> None:
+        """Keep the last counts of each gateway at hand, until stopped."""
+        while not self.stopping.is_set():
+            await self.fleet.poll()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.stopping.wait()
+
+    def close(self) -> None:
+        """Give back the shared word and the supervisor's names of files."""
+        if self.served is not None:
+            self.served.path.unlink(missing_ok=True)
+        self._word.close()
+        self._shared.close()
+
+    def status(self) -> dict[str, Any]:
+        """What is served, wanted, refused and why; the processes and their counts."""
+        gateways = []
+        for gateway in self.fleet.members:
+            requests, errors = requests_and_errors(gateway.meter)
+            gateways.append(
+                {
+                    "pid": gateway.process.pid,
+                    "serving": gateway.serving,
+                    "requests": requests,
+                    "errors": errors,
+                    "workers": gateway.workers,
+                }
+            )
+        refused = self._refused and {"release": self._refused[0] and self._refused[0].number, "why": self._refused[1]}
+        return {
+            "stage": self._name,
+            "release": self.served.pointer.number if self.served else None,
+            "wanted": self._wanted.number if self._wanted else None,
+            "refused": refused,
+            "models": len(self.served.models) if self.served else 0,
+            "unavailable": self.served.failed if self.served else {},
+            "gateways": gateways,
+            "gateway_restarts": self.fleet.restarts,
+        }
+
+
+def serve(
+    settings: Settings,
+    portfolio: str,
+    stage: str,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> int:
+    """Serve a stage until SIGTERM or SIGINT; returns the exit code, 0 after a graceful end.
+
+    `announce` gets one line when all gateways answer (default: standard output). Port 0 lets the system choose.
+    Raises UnavailableError when the port is taken or the stage is served already.
+    """
+    settings = replace(
+        settings,
+        host=settings.host if host is None else host,
+        port=settings.port if port is None else port,
+    )
+    return asyncio.run(run_supervisor(settings, portfolio, stage, announce or _say))
+
+
+async def run_supervisor(settings: Settings, portfolio: str, stage: str, announce: Callable[[str], None]) -> int:
+    """Own the sockets, run the gateways, follow the release pointer; returns the exit code."""
+    keeper = RecordKeeper(settings.releases(portfolio, stage))
+    with contextlib.ExitStack() as owned:
+        owned.callback(keeper.close)
+        listener = owned.enter_context(_listen(settings.host, settings.port, "port"))
+        admin_socket = owned.enter_context(_listen("127.0.0.1", settings.admin_port, "admin_port"))
+        supervisor = Supervisor(settings, portfolio, stage, listener)
+        owned.callback(supervisor.close)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, supervisor.stopping.set)
+        admin = HttpServer(Admin(supervisor.fleet, supervisor.status), Limits(body=64 * 1024))
+        server = await loop.create_server(admin.connection, sock=admin_socket)
+        ports = (listener.getsockname()[1], admin_socket.getsockname()[1])
+        try:
+            await _attend(supervisor, settings, ports, keeper, announce)
+        finally:
+            listener.close()
+            await supervisor.fleet.stop(settings.request_timeout + 5)
+            server.close()
+            admin.stop()
+    return 0
+
+
+async def _attend(
+    supervisor: Supervisor,
+    settings: Settings,
+    ports: tuple[int, int],
+    keeper: RecordKeeper,
+    announce: Callable[[str], None],
+) -> None:
+    supervisor.read_pointer()  # gateways that join must know whether there is something to wait for
+    for _ in range(max(1, settings.gateways)):
+        await supervisor.fleet.start()
+    watching = asyncio.create_task(supervisor.watch())
+    polling = asyncio.create_task(supervisor.poll())
+    try:
+        await supervisor.all_serving()
+        told: ServeRecord | None = None
+        while not supervisor.stopping.is_set():
+            pids = tuple(gateway.process.pid for gateway in supervisor.fleet.members)
+            record = ServeRecord(os.getpid(), settings.host, *ports, pids)
+            if record != told:
+                keeper.write(record)
+                if told is None:
+                    announce(_ready(supervisor, record))
+                told = record
+            for task in (watching, polling):
+                if task.done():
+                    task.result()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await supervisor.stopping.wait()
+    finally:
+        supervisor.stopping.set()
+        await asyncio.gather(watching, polling, return_exceptions=True)
+
+
+def _ready(supervisor: Supervisor, record: ServeRecord) -> str:
+    status = supervisor.status()
+    if status["release"] is None:
+        why = status["refused"]["why"] if status["refused"] else "run `retinue apply`"
+        return f"Serving {status['stage']} at {record.url}, but there is no release to serve yet: {why}"
+    failed = len(status["unavailable"])
+    return (
+        f"Serving {status['stage']} at {record.url}: release {status['release']}, {status['models']} models"
+        + (f" ({failed} unavailable)" if failed else "")
+        + f"; status at {record.admin_url}/status"
+    )
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    """A listening socket. Raises UnavailableError saying which setting to change."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint=f"Stop what uses it, or set [serve] {setting} in retinue.toml (RETINUE_{setting.upper()}).",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
