@@ -3,7 +3,7 @@ PY := .venv/bin/python
 STAMP := .venv/.ready
 PYTHON ?= python3
 
-.PHONY: demo test check fix bench docs lock setup clean
+.PHONY: demo test check fix bench pages docs lock setup clean
 
 setup: $(STAMP)
 $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
@@ -30,9 +30,15 @@ fix: setup
 	.venv/bin/ruff check --fix .
 
 bench: setup
-	$(PY) -m benchmarks
+	$(PY) -m benchmarks $(BENCH)
 
-docs: setup
+# Writes the pages that come from the code.
+pages: setup
+	$(PY) -m tools.architecture
+	$(PY) -m tools.errors_page
+	$(PY) -m retinue.loader.reference docs/reference
+
+docs: pages
 	$(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py
 
 lock: setup
