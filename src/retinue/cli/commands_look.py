@@ -1,0 +1,199 @@
+"""Commands that look at what is recorded: status, history, show, diff, at, why, logs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retinue.cli.frame import DONE, Frame, emit, emit_json, say
+from retinue.cli.options import Format, Limit, Model, Output, Stage, VersionRef
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from retinue.core.state import Version
+    from retinue.project import Project
+
+Check = Annotated[bool, typer.Option("--plan", help="Also plan: what the file would change, and newer data.")]
+MaybeModel = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="One model; without, all releases.")]
+Two = Annotated[str, typer.Argument(metavar="MODEL@VERSION|RELEASE", help="A version of a model, or a release number.")]
+When = Annotated[
+    str, typer.Argument(metavar="TIME", help='A moment, local time unless it says otherwise: "2026-01-31 12:00", …Z.')
+]
+OfModels = Annotated[list[str] | None, typer.Option("--model", "-m", metavar="MODEL", help="Only these models.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (status, history, show, diff, at, why, logs):
+        app.command()(command)
+
+
+def status(context: typer.Context, to: Stage = "prod", plan: Check = False, output: Output = Format.text) -> int:
+    """What is live on a stage, since when and by whom; holds, dangers, running work, the server."""
+    from retinue.cli.facts import server, to_json
+    from retinue.cli.render_plan import last_lines
+    from retinue.cli.render_state import render_status
+    from retinue.control.events import utc_now
+    from retinue.control.telling import status as recorded
+
+    with _project(context, to) as project:
+        found = recorded(project.registry, project.portfolio.name, to, utc_now())
+        served = server(project)
+        planned = project.plan(say=say) if plan else None
+        if output is Format.json:
+            from retinue.control.planfile import plan_json
+
+            body = {"status": to_json(found), "server": served}
+            emit_json({**body, "plan": plan_json(planned)} if planned is not None else body)
+        else:
+            emit(render_status(found, served, last_lines(planned) if planned is not None else None))
+    return DONE
+
+
+def history(
+    context: typer.Context,
+    model: MaybeModel = None,
+    to: Stage = "prod",
+    limit: Limit = 20,
+    output: Output = Format.text,
+) -> int:
+    """Releases, or the changes of one model: when, by whom, why; newest first."""
+    from retinue.cli.facts import to_json
+    from retinue.cli.render_state import render_history, render_model_history
+
+    with _project(context, to) as project:
+        name, registry = project.portfolio.name, project.registry
+        if model is not None:
+            rows = registry.history(name, to, model, limit)
+            if output is Format.json:
+                emit_json(to_json(rows))
+            else:
+                emit(render_model_history(model, rows))
+            return DONE
+        releases = registry.releases(name, to, limit)
+        rows = registry.history(name, to, None, limit=1_000_000 if releases else 1)
+        numbers = {r.number for r in releases}
+        rows = [r for r in rows if r.release in numbers]
+        if output is Format.json:
+            emit_json({"releases": to_json(releases), "changes": to_json(rows)})
+        else:
+            emit(render_history(rows, releases))
+    return DONE
+
+
+def show(context: typer.Context, version: VersionRef, to: Stage = "prod", output: Output = Format.text) -> int:
+    """One version: what it is, what it was built from, what its gates said."""
+    from retinue.cli.facts import to_json
+    from retinue.cli.render_version import render_version
+    from retinue.control.telling import told
+
+    with _project(context, to) as project:
+        found = told(project.registry, _version(project, version), project.current())
+        if output is Format.json:
+            emit_json(to_json(found))
+        else:
+            emit(render_version(found))
+    return DONE
+
+
+def diff(context: typer.Context, old: Two, new: Two, to: Stage = "prod", output: Output = Format.text) -> int:
+    """What differs between two versions of a model (MODEL@A MODEL@B) or between two releases (3 5)."""
+    from retinue.cli.facts import to_json
+    from retinue.cli.render_version import render_release_difference, render_version_difference
+    from retinue.control.telling import compare_releases, compare_versions
+    from retinue.core.errors import UsageError
+
+    with _project(context, to) as project:
+        registry, name = project.registry, project.portfolio.name
+        if old.isdigit() and new.isdigit():
+            releases = compare_releases(registry.release(name, to, int(old)), registry.release(name, to, int(new)))
+            emit_json(to_json(releases)) if output is Format.json else emit(render_release_difference(releases))
+            return DONE
+        if old.isdigit() or new.isdigit():
+            raise UsageError("a release is compared with a release", hint="`retinue diff 3 5`, or MODEL@A MODEL@B.")
+        first, second = _version(project, old), _version(project, new)
+        if first.model != second.model:
+            raise UsageError(f"{first.model} and {second.model} are two models", hint="Compare versions of one model.")
+        versions = compare_versions(registry, project.current(), first, second)
+        emit_json(to_json(versions)) if output is Format.json else emit(render_version_difference(versions))
+    return DONE
+
+
+def at(
+    context: typer.Context, time: When, model: OfModels = None, to: Stage = "prod", output: Output = Format.text
+) -> int:
+    """What was live at a moment."""
+    from retinue.cli.facts import to_json
+    from retinue.cli.render_state import render_release
+    from retinue.cli.words import moment, utc
+    from retinue.control.telling import by_family, chosen
+    from retinue.core.errors import UsageError
+
+    try:
+        when = utc(time)
+    except ValueError as error:
+        hint = 'Write it as "2026-01-31 12:00" (local time), or with an offset, +01:00 or Z.'
+        raise UsageError(f"{time!r} is no moment", hint=hint) from error
+    with _project(context, to) as project:
+        release = project.registry.release_at(project.portfolio.name, to, when)
+        if release is None:
+            raise UsageError(f"at {moment(when)} stage {to} had no release", hint="`retinue history` lists releases.")
+        names = chosen(release.models, model or sorted(release.models))
+        if output is Format.json:
+            body = {"at": when, "release": to_json(release)}
+            body["models"] = {m: release.models[m].version for m in names}
+            emit_json(body)
+        elif model:
+            from retinue.cli.render_state import render_live_at
+
+            emit(render_live_at(release, names, when))
+        else:
+            families = by_family(project.registry, {m: e.version for m, e in release.models.items()})
+            emit(render_release(release, families, when))
+    return DONE
+
+
+def why(context: typer.Context, model: Model, to: Stage = "prod", output: Output = Format.text) -> int:
+    """Why a model's live version is live: release, change, gates, upstreams, holds, lineage."""
+    from retinue.cli.facts import to_json
+    from retinue.cli.render_version import render_story
+    from retinue.control.telling import story
+
+    with _project(context, to) as project:
+        found = story(project.registry, project.current(), model)
+        emit_json(to_json(found)) if output is Format.json else emit(render_story(found))
+    return DONE
+
+
+def logs(context: typer.Context, version: VersionRef, to: Stage = "prod", output: Output = Format.text) -> int:
+    """What a version's training printed."""
+    from retinue.core.errors import UsageError
+
+    with _project(context, to) as project:
+        found = _version(project, version)
+        path = project.settings.logs / "training" / f"{found.id}.log"
+        if not path.is_file():
+            raise UsageError(
+                f"no training log of {found.model}@{found.id[:12]} is kept here",
+                hint=f"Logs are kept where it was trained, under {project.settings.logs / 'training'}.",
+            )
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if output is Format.json:
+            emit_json({"model": found.model, "version": found.id, "log": text})
+        else:
+            emit(text or f"(the training of {found.model} printed nothing)")
+    return DONE
+
+
+def _version(project: Project, reference: str) -> Version:
+    """The version that MODEL, or MODEL@PREFIX, names. Without @: the live one, else the newest."""
+    model, at_, prefix = reference.partition("@")
+    return project.version(model, prefix if at_ else None)
+
+
+def _project(context: typer.Context, stage: str) -> AbstractContextManager[Project]:
+    frame = context.obj
+    assert isinstance(frame, Frame)
+    return frame.project(stage)

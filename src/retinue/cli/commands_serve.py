@@ -1,0 +1,102 @@
+"""Commands that answer: serve and predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retinue.cli.frame import DONE, FAILED, Frame, emit, emit_json, say
+from retinue.cli.options import Format, Output, Stage
+
+if TYPE_CHECKING:
+    from retinue.project import Project
+
+Json = Any
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on; of retinue.toml if not given.")]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port; 0 lets the system choose.")]
+Gateways = Annotated[int | None, typer.Option("--gateways", min=1, help="How many gateway processes.")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="The endpoint to ask.")]
+Row = Annotated[list[str] | None, typer.Option("--row", metavar="JSON", help="One row as a JSON object; repeatable.")]
+RowsFile = Annotated[
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="Rows in .json (a list), .jsonl or .csv; - for JSON lines."),
+]
+Url = Annotated[str | None, typer.Option("--url", help="Of the server; of this stage's running server if not given.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (serve, predict):
+        app.command()(command)
+
+
+def serve(
+    context: typer.Context, host: Host = None, port: Port = None, gateways: Gateways = None, to: Stage = "prod"
+) -> int:
+    """Serve a stage's release over HTTP, following each new one, until stopped."""
+    from retinue import processes
+
+    frame = _frame(context)
+    frame.kept = "the server has stopped"
+    with frame.project(to) as project:
+        if project.current() is None:
+            say(f"warning: stage {to} has no release yet; `retinue apply` makes one and it is served at once")
+        project.publish()
+        settings = project.settings if gateways is None else replace(project.settings, gateways=gateways)
+        name = project.portfolio.name
+    return processes.serve(settings, name, to, host=host, port=port)
+
+
+def predict(
+    context: typer.Context,
+    endpoint: Endpoint,
+    row: Row = None,
+    file: RowsFile = None,
+    url: Url = None,
+    to: Stage = "prod",
+    output: Output = Format.text,
+) -> int:
+    """Ask a running server."""
+    from retinue.cli.rows import read_rows
+    from retinue.client import Client
+
+    rows = read_rows(row or [], file)
+    with _frame(context).project(to) as project:
+        address = url or _url(project)
+    with Client(address) as client:
+        answers = client.predict(endpoint, rows)
+    return _told(answers, output)
+
+
+def _url(project: Project) -> str:
+    """Where this stage's server answers. Raises UnavailableError when none runs."""
+    from retinue.core.errors import UnavailableError
+    from retinue.gateway.record import read_record
+
+    record = read_record(project.releases)
+    if record is None:
+        to = f" --to {project.stage}" if project.stage != "prod" else ""
+        raise UnavailableError(
+            f"no server runs for stage {project.stage}", hint=f"Start one, `retinue serve{to}`, or name one with --url."
+        )
+    return record.url
+
+
+def _told(answers: dict[str, Json], output: Format) -> int:
+    """Print the answers: a JSON document, or a line for each row; 1 if a row failed."""
+    from retinue.cli.render_predictions import failed_rows, render_predictions
+
+    if output is Format.json:
+        emit_json(answers)
+    else:
+        emit(render_predictions(answers))
+    return FAILED if failed_rows(answers) else DONE
+
+
+def _frame(context: typer.Context) -> Frame:
+    frame = context.obj
+    assert isinstance(frame, Frame)
+    return frame

@@ -1,0 +1,94 @@
+"""`retinue`: the commands and the way a run ends."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retinue.cli import commands_change, commands_look, commands_serve, commands_start
+from retinue.cli.frame import DONE, FAILED, USAGE, Frame, guarded, say
+
+app = typer.Typer(
+    name="retinue",
+    help="Runs a portfolio of machine-learning models as one system: plan, apply, serve.",
+    rich_markup_mode=None,  # rich costs half of the start-up time
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for room in (commands_start, commands_change, commands_look, commands_serve):
+    room.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"retinue {version('retinue')}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    context: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Option("--file", "-f", envvar="RETINUE_FILE", help="The portfolio file, or the folder that holds it."),
+    ] = Path("portfolio.yaml"),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Runs a portfolio of machine-learning models as one system: plan, apply, serve."""
+    assert isinstance(context.obj, Frame)
+    context.obj.file = file
+
+
+def run(arguments: list[str]) -> int:
+    """One command; returns the exit code. Usage errors of any kind are 64."""
+    frame = Frame()
+    command = typer.main.get_command(app)
+
+    def work() -> object:
+        try:
+            return command.main(arguments, prog_name="retinue", standalone_mode=False, obj=frame)
+        except typer.Abort:
+            say("aborted: nothing was changed")
+            return FAILED
+        except Exception as error:
+            if getattr(error, "exit_code", None) is None or not hasattr(error, "format_message"):
+                raise
+            return _wrong_usage(error)
+
+    return guarded(work, frame)
+
+
+def _wrong_usage(error: Exception) -> int:
+    """What typer says of a wrong command line, in our words."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "retinue"
+    message = error.format_message()  # type: ignore[attr-defined]  # checked by the caller
+    if not message:  # no command at all: typer shows the help and calls that an error
+        typer.echo(context.get_help() if context is not None else "", err=True)
+        return USAGE
+    say(f"error: {message[0].lower()}{message[1:].rstrip('.')}")
+    before = "-f/--file stands before the command: `retinue -f FILE plan`. " if "such option: -f" in message else ""
+    say(f"hint: {before}See `{path} --help`.")
+    return USAGE
+
+
+def main() -> None:
+    """The console entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")  # a terminal without × or → shows ? instead of failing
+    code = run(sys.argv[1:])
+    sys.exit(code if code != DONE else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""What is recorded, gathered for a question: what is live, why, since when, what differs. Reads, never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retinue.control.evidence import EvidenceBook
+from retinue.core.declaration import differences
+from retinue.core.errors import StateError, UsageError
+from retinue.core.landing import closure
+from retinue.core.plan import Why
+from retinue.core.state import (
+    ApplyRecord,
+    Definition,
+    Evidence,
+    HistoryRow,
+    Hold,
+    Lease,
+    Release,
+    Snapshot,
+    Version,
+)
+from retinue.core.suggest import did_you_mean
+from retinue.store.base import RegistryReader
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A live version whose newest evidence beside what it reads today is no pass; without any, `results` is empty."""
+
+    model: str
+    version: str
+    verdict: str
+    results: tuple[Mapping[str, Json], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One stage as it is recorded now. `families` maps family (or "" for models of none) to model names."""
+
+    portfolio: str
+    stage: str
+    stages: Mapping[str, int]
+    release: Release | None
+    families: Mapping[str, tuple[str, ...]]
+    holds: tuple[Hold, ...]
+    failing: tuple[Failing, ...]
+    leases: tuple[Lease, ...]
+    running: tuple[ApplyRecord, ...]
+    last_apply: ApplyRecord | None
+    settings: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One version with all that is recorded around it. `live` tells whether the stage serves it."""
+
+    version: Version
+    live: bool
+    definition: Definition | None
+    snapshot: Snapshot | None
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Why a model's live version is live."""
+
+    told: Told
+    release: Release  # the current one
+    landed: HistoryRow | None  # the change that made this version live
+    before: Version | None
+    changes: tuple[Why, ...]  # what differs from the version before
+    evidence: Evidence | None  # beside what it reads today
+    upstreams: Mapping[str, str]
+    consumers: tuple[str, ...]
+    holds: tuple[Hold, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDifference:
+    """Two versions of a model: what differs in definition and in the data they were built on."""
+
+    old: Told
+    new: Told
+    changes: tuple[Why, ...]
+    data: tuple[tuple[str, Json, Json], ...]  # (what, old, new)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDifference:
+    """Two releases: models (old version, new version; None for absent) and endpoints whose entries differ."""
+
+    old: Release
+    new: Release
+    models: Mapping[str, tuple[str | None, str | None]]
+    endpoints: Mapping[str, tuple[Mapping[str, Json] | None, Mapping[str, Json] | None]]
+
+
+def status(registry: RegistryReader, portfolio: str, stage: str, now: str) -> Status:
+    """Everything `retinue status` tells, in a constant number of queries."""
+    release = registry.current(portfolio, stage)
+    live = {m: e.version for m, e in release.models.items()} if release else {}
+    versions = registry.versions(set(live.values()))
+    families: dict[str, list[str]] = {}
+    for model, version in sorted(live.items()):
+        families.setdefault(versions[version].manifest.get("family") or "", []).append(model)
+    applies = registry.applies(portfolio, stage)
+    settings = registry.settings(portfolio)
+    return Status(
+        portfolio=portfolio,
+        stage=stage,
+        stages=registry.stages(portfolio),
+        release=release,
+        families={f: tuple(models) for f, models in families.items()},
+        holds=tuple(registry.holds(portfolio, stage)),
+        failing=failing(registry, live, versions),
+        leases=tuple(registry.leases(portfolio, stage, now)),
+        running=tuple(a for a in applies if a.status == "running"),
+        last_apply=applies[0] if applies else None,
+        settings=settings.revision if settings else None,
+    )
+
+
+def failing(registry: RegistryReader, live: Mapping[str, str], versions: Mapping[str, Version]) -> tuple[Failing, ...]:
+    """Live versions that are not shown to pass beside what they read today."""
+    book = EvidenceBook(versions, registry.evidence(set(live.values())))
+    found = []
+    for model, version in sorted(live.items()):
+        row = book.find(version, _beside(version, live, book))
+        if row is None:
+            found.append(Failing(model, version, "no evidence"))
+        elif row.verdict != "pass":
+            found.append(Failing(model, version, row.verdict, row.results))
+    return tuple(found)
+
+
+def _beside(version: str, live: Mapping[str, str], book: EvidenceBook) -> dict[str, str]:
+    names, _ = closure(version, live, book.needs)
+    return {name: live[name] for name in names if name in live}
+
+
+def told(registry: RegistryReader, version: Version, release: Release | None) -> Told:
+    """A version with its definition, snapshot and evidence."""
+    return Told(
+        version=version,
+        live=release is not None
+        and version.model in release.models
+        and release.models[version.model].version == version.id,
+        definition=registry.definitions([version.definition]).get(version.definition),
+        snapshot=registry.snapshots([version.snapshot]).get(version.snapshot),
+        evidence=tuple(registry.evidence([version.id])[version.id]),
+    )
+
+
+def story(registry: RegistryReader, release: Release | None, model: str) -> Story:
+    """Why the live version of `model` is live. Raises UsageError when the release does not have it."""
+    if release is None:
+        raise StateError("this stage has no release", hint="Run `retinue apply` first.")
+    if model not in release.models:
+        raise UsageError(
+            f"{model} is not in release {release.number} of stage {release.stage}",
+            hint=did_you_mean(model, release.models),
+        )
+    live = {m: e.version for m, e in release.models.items()}
+    versions = registry.versions(set(live.values()))
+    rows = registry.history(release.portfolio, release.stage, model, limit=1000)
+    landed = next((r for r in rows if r.new == live[model]), None)
+    old = registry.versions([landed.old]).get(landed.old) if landed is not None and landed.old else None
+    book = EvidenceBook(versions, registry.evidence([live[model]]))
+    beside = _beside(live[model], live, book)
+    return Story(
+        told=told(registry, versions[live[model]], release),
+        release=release,
+        landed=landed,
+        before=old,
+        changes=_changes(registry, old, versions[live[model]]) if old is not None else (),
+        evidence=book.find(live[model], beside),
+        upstreams=beside,
+        consumers=tuple(sorted(m for m, v in live.items() if model in book.needs(v))),
+        holds=tuple(h for h in registry.holds(release.portfolio, release.stage) if h.model == model),
+    )
+
+
+def compare_versions(
+    registry: RegistryReader, release: Release | None, old: Version, new: Version
+) -> VersionDifference:
+    """What differs between two versions of one model."""
+    first, second = told(registry, old, release), told(registry, new, release)
+    return VersionDifference(first, second, _changes(registry, old, new), _data_changes(first, second))
+
+
+def _changes(registry: RegistryReader, old: Version, new: Version) -> tuple[Why, ...]:
+    bodies = registry.definitions({old.definition, new.definition})
+    if old.definition == new.definition or not {old.definition, new.definition} <= set(bodies):
+        return ()
+    return differences(bodies[old.definition].body, bodies[new.definition].body)
+
+
+def _data_changes(old: Told, new: Told) -> tuple[tuple[str, Json, Json], ...]:
+    rows: list[tuple[str, Json, Json]] = []
+    before = old.snapshot.body if old.snapshot else {}
+    after = new.snapshot.body if new.snapshot else {}
+    rows.append(("cutoff", before.get("cutoff"), after.get("cutoff")))
+    rows += _keyed("data until", before.get("sources", {}), after.get("sources", {}))
+    rows += _keyed("upstream", before.get("upstreams", {}), after.get("upstreams", {}))
+    rows += _keyed("rows", old.version.manifest.get("rows", {}), new.version.manifest.get("rows", {}))
+    return tuple(row for row in rows if row[1] != row[2])
+
+
+def _keyed(what: str, old: Mapping[str, Json], new: Mapping[str, Json]) -> list[tuple[str, Json, Json]]:
+    return [(f"{what} {name}", old.get(name), new.get(name)) for name in sorted({*old, *new})]
+
+
+def compare_releases(old: Release, new: Release) -> ReleaseDifference:
+    """What differs between two releases."""
+    models = {
+        m: (old.models[m].version if m in old.models else None, new.models[m].version if m in new.models else None)
+        for m in sorted({*old.models, *new.models})
+    }
+    endpoints = {e: (old.endpoints.get(e), new.endpoints.get(e)) for e in sorted({*old.endpoints, *new.endpoints})}
+    return ReleaseDifference(
+        old,
+        new,
+        {m: pair for m, pair in models.items() if pair[0] != pair[1]},
+        {e: pair for e, pair in endpoints.items() if pair[0] != pair[1]},
+    )
+
+
+def by_family(registry: RegistryReader, entries: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Model names by family ("" for none), given model → version."""
+    versions = registry.versions(set(entries.values()))
+    found: dict[str, list[str]] = {}
+    for model, version in sorted(entries.items()):
+        found.setdefault(versions[version].manifest.get("family") or "", []).append(model)
+    return {family: tuple(models) for family, models in found.items()}
+
+
+def chosen(names: Collection[str], wanted: Sequence[str]) -> list[str]:
+    """`wanted` if all are among `names`. Raises UsageError with the nearest name otherwise."""
+    for name in wanted:
+        if name not in names:
+            raise UsageError(f"{name} is not there", hint=did_you_mean(name, names))
+    return list(wanted)
