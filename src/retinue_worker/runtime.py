@@ -33,7 +33,7 @@ class Model:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"{type(error).__name__}: {error}") from error
+            raise ModelError(_said(error)) from error
         return {field["name"]: _shaped(raw, field, rows) for field in self.signature["outputs"]}
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ def load(path: str, format: str, signature: dict[str, Any]) -> Model:
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"cannot load {format} model: {type(error).__name__}: {error}") from error
+        raise ModelError(f"cannot load {format} model: {_said(error)}") from error
 
 
 def example(signature: dict[str, Any], rows: int = 1) -> Columns:
@@ -65,6 +65,12 @@ def example(signature: dict[str, Any], rows: int = 1) -> Columns:
         else np.full(rows, values[field["dtype"]])
         for field in signature["inputs"]
     }
+
+
+def _said(error: Exception) -> str:
+    """A foreign error in one line: frameworks write essays."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 # ---------------------------------------------------------------------------------------------------------- onnx
