@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,11 +33,6 @@ def open_tables(portfolio: Portfolio, settings: Settings) -> Tables:
     from retinue.sources.catalog import Catalog
 
     return Catalog(portfolio.tables, Path(portfolio.root), settings.cache)
-
-
-def holder() -> str:
-    """How this process is named in leases."""
-    return f"{who()}@{socket.gethostname()} pid {os.getpid()}"
 
 
 def who() -> str:

@@ -20,6 +20,7 @@ from retinue.build.environment import Lock, lock
 from retinue.control.actual import add_candidates, read_actual
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
+from retinue.control.leases import name_holder, tidy
 from retinue.control.planfile import plan_id, read_plan, write_plan
 from retinue.control.publish import publish
 from retinue.control.rollback import Act, roll_back, roll_back_to
@@ -29,9 +30,10 @@ from retinue.core.family import placeholders
 from retinue.core.graph import select
 from retinue.core.identity import digest
 from retinue.core.plan import Plan
-from retinue.core.planner import Actual, Options, make_plan
+from retinue.core.planner import make_plan
 from retinue.core.portfolio import Portfolio
 from retinue.core.state import Hold, Release, Version
+from retinue.core.wish import Actual, Options
 from retinue.loader import load
 from retinue.settings import Settings, load_settings
 from retinue.store.base import Artifacts, Registry
@@ -181,6 +183,7 @@ class Project:
             )
         self.publish()
         if plan.empty:
+            tidy(self.registry, plan.portfolio, plan.stage, name_holder(compose.who()), utc_now())
             number = plan.base
             return Outcome(plan_id(plan), None, number, ())
         return self._carry_out(plan, why, observer, on_effect)
@@ -212,7 +215,7 @@ class Project:
             builder=pipeline,
             releases=self.settings.releases(plan.portfolio, plan.stage),
             who=compose.who(),
-            holder=compose.holder(),
+            holder=name_holder(compose.who()),
             workers=workshop.workers,
             observer=observer,
             on_effect=on_effect,
@@ -298,8 +301,8 @@ class Project:
         portfolio = self.portfolio
         families = sum(1 for m in portfolio.models.values() if m.for_each)
         lines = [
-            f"{len(portfolio.models) - families} models, {families} families, {len(portfolio.tables)} tables, "
-            f"{len(portfolio.endpoints)} endpoints"
+            f"models: {len(portfolio.models) - families}, families: {families}, tables: {len(portfolio.tables)}, "
+            f"endpoints: {len(portfolio.endpoints)}"
         ]
         wisher = Wisher(portfolio, compose.open_tables(portfolio, self.settings), {})
         for template in portfolio.models.values():

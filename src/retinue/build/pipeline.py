@@ -29,9 +29,9 @@ from retinue.core.errors import DataError, TrainingError
 from retinue.core.gates import GateResult, gates_digest, passed
 from retinue.core.identity import digest
 from retinue.core.plan import Build, Regate
-from retinue.core.planner import snapshot_hash
 from retinue.core.portfolio import Metadata, ModelSpec
 from retinue.core.state import BUILD_SECONDS, GATES_SECONDS, Evidence, Snapshot, Version
+from retinue.core.wish import snapshot_hash
 from retinue.sources.base import Pin
 from retinue.store.base import Registry
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from retinue.core.planner import Actual
 from retinue.core.state import BUILD_SECONDS, GATES_SECONDS, Evidence, Version
+from retinue.core.wish import Actual
 from retinue.store.base import RegistryReader
 
 

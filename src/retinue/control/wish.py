@@ -20,9 +20,9 @@ from retinue.core.gates import gates_digest
 from retinue.core.graph import Graph, renames
 from retinue.core.identity import digest, digest_bytes
 from retinue.core.plan import Waiting
-from retinue.core.planner import Actual, Options, Wish, WishedModel
 from retinue.core.portfolio import ModelSpec, ModelTemplate, Portfolio
 from retinue.core.state import Version
+from retinue.core.wish import Actual, Options, Wish, WishedModel
 from retinue.sources.base import Facts, Pin, Question, Tables
 
 Json = Any
@@ -253,8 +253,10 @@ class Wisher:
         for component in members.graph.components():
             pinned = self._pinned_cutoffs(component, bodies, actual)
             refreshed = all(name in options.refresh for name in component)
-            if len(pinned) == 1 and not refreshed:
-                cutoff = next(iter(pinned))
+            if pinned and not refreshed:
+                # After a refresh that landed in part there are several. The newest one is the one that no model
+                # was trained beyond.
+                cutoff = max(pinned, key=lambda moment: moment or "")
             else:
                 used = sorted({members.specs[name].data[0].table for name in component})
                 cutoff = self.tables.cutoff(self.portfolio.cutoff, tuple(used), pin)

@@ -7,11 +7,9 @@ Definitions are compared; the live snapshot is kept unless a refresh is asked fo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from retinue.core.declaration import differences
-from retinue.core.identity import digest
 from retinue.core.plan import (
     Build,
     Configure,
@@ -23,81 +21,14 @@ from retinue.core.plan import (
     Rename,
     Route,
     Step,
-    Waiting,
     Why,
 )
-from retinue.core.portfolio import EndpointSpec, ModelSpec, TableSpec
+from retinue.core.portfolio import EndpointSpec, ModelSpec
 from retinue.core.settings_body import weakened, what_changed
-from retinue.core.state import Definition, Evidence, Hold, Release, SettingsRevision, Snapshot, Version
+from retinue.core.state import Hold, Version
+from retinue.core.wish import PENDING, Actual, Options, Wish, WishedModel, endpoint_body, snapshot_hash
 
 Json = Any
-PENDING = "pending"
-"""Stands for an upstream's version that is only known once it is built."""
-
-
-@dataclass(frozen=True, slots=True)
-class WishedModel:
-    """One model as the file wishes it, with everything that identifies it.
-
-    `fresh` is the snapshot data (cutoff, sources, tables) a build on today's data would be pinned to; `pinned`
-    the data of the live snapshot as this definition reads it, None when there is none or it was rewritten.
-    """
-
-    spec: ModelSpec
-    definition: str
-    body: Mapping[str, Json]
-    bundle: str
-    gates: str
-    fresh: Mapping[str, Json]
-    pinned: Mapping[str, Json] | None = None
-    rewritten: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """The whole file, resolved. `models` stands in topological order, upstreams first."""
-
-    portfolio: str
-    stage: str
-    models: Mapping[str, WishedModel]
-    endpoints: Mapping[str, EndpointSpec]
-    tables: Mapping[str, TableSpec]
-    settings: Mapping[str, Json]
-    waiting: tuple[Waiting, ...] = ()
-    notes: tuple[str, ...] = ()
-    where: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Actual:
-    """What the registry says of this stage. `candidates` are versions by definition hash, newest first."""
-
-    release: Release | None
-    versions: Mapping[str, Version]
-    definitions: Mapping[str, Definition]
-    snapshots: Mapping[str, Snapshot]
-    evidence: Mapping[str, Sequence[Evidence]]
-    holds: Sequence[Hold]
-    settings: SettingsRevision | None
-    candidates: Mapping[str, Sequence[Version]]
-    seconds: Mapping[tuple[str, str], float]  # ("build" | "gates", model or family) → seconds so far, on average
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the caller asked for beyond the file. `selected` None means everything."""
-
-    selected: frozenset[str] | None = None
-    refresh: frozenset[str] = frozenset()
-    allow_remove: frozenset[str] = frozenset()
-    allow_weaker: frozenset[str] = frozenset()
-    retry: frozenset[str] = frozenset()
-    rebuild: frozenset[str] = frozenset()
-
-
-def snapshot_hash(data: Mapping[str, Json], upstreams: Mapping[str, str]) -> str:
-    """The digest of a snapshot: its data part and the upstream versions it was built with."""
-    return digest({**data, "upstreams": dict(upstreams)})
 
 
 def make_plan(wish: Wish, actual: Actual, options: Options) -> Plan:
@@ -117,6 +48,7 @@ class _Planner:
         self.dangers: list[Danger] = []
         self.newer: list[str] = []
         self.retries: list[int] = []
+        self.notes: list[str] = list(wish.notes)
         self.renamed = {
             w.spec.was: name
             for name, w in wish.models.items()
@@ -130,7 +62,8 @@ class _Planner:
             if name in included:
                 self._model(name, wished)
             elif name in self.live:
-                self._unselected(name, wished)
+                # What the file says of it is left alone, but an upstream of it may move.
+                self._keep(name, wished, self.live[name], selected=False)
         self._removals()
         routes = self._routes()
         settings = self._settings()
@@ -146,7 +79,7 @@ class _Planner:
             dangers=tuple(self.dangers),
             waiting=self.wish.waiting,
             newer_data=tuple(self.newer),
-            notes=self.wish.notes,
+            notes=tuple(self.notes),
             affected={name: self.live.get(name) for name in self._affected()},
             specs={name: self.wish.models[name].spec for name in needed},
             definitions={w.definition: w.body for w in self.wish.models.values() if w.definition in definitions},
@@ -197,8 +130,12 @@ class _Planner:
 
     def _build(self, name: str, wished: WishedModel, why: tuple[Why, ...], live: str | None) -> None:
         """Plan a build, unless it is held: then the live version stays, and is re-gated if its upstreams move."""
-        data, why = self._data(name, wished, why, live)
         upstreams = self._upstreams(wished.spec)
+        lacking = [model for model in upstreams if model not in self.next]
+        if lacking:
+            self._held_up(name, wished, lacking[0], live)
+            return
+        data, why = self._data(name, wished, why, live)
         snapshot = None
         reuse = None
         if PENDING not in upstreams.values():
@@ -227,7 +164,15 @@ class _Planner:
                 sibling=name in self.options.rebuild,
             ),
         )
-        self.next[name] = reuse if reuse is not None and reuse == live else PENDING
+        self.next[name] = reuse or PENDING
+
+    def _held_up(self, name: str, wished: WishedModel, upstream: str, live: str | None) -> None:
+        """An upstream that is held and was never live: nothing that needs it can be built."""
+        hold = next((h.hold for h in self.held if h.model == upstream), 0)
+        text = f"needs {upstream}, which is held and was never live"
+        self.held.append(Held(name, "upstream", text, hold, wished.spec.family))
+        if live is not None:
+            self._keep(name, wished, live)
 
     def _data(
         self, name: str, wished: WishedModel, why: tuple[Why, ...], live: str | None
@@ -253,14 +198,29 @@ class _Planner:
             if (hold.model, hold.definition, hold.snapshot) != (name, wished.definition, snapshot):
                 continue
             gate_edited = hold.cause in ("failed gate", "inconclusive") and hold.gates != wished.gates
-            if name in self.options.retry or gate_edited:
+            cause_moved = hold.cause == "upstream" and self._relatives_moved(name)
+            if name in self.options.retry or gate_edited or cause_moved:
                 self.retries.append(hold.id)
                 return None
             return hold
         return None
 
-    def _keep(self, name: str, wished: WishedModel, live: str) -> None:
-        """The live version stays; plan a re-gate when its upstreams or its gates have moved under it."""
+    def _relatives_moved(self, name: str) -> bool:
+        """Whether a model above or below this one is wished otherwise than it is live, and was not tried in vain."""
+        above = set(self._with_upstreams([name]))
+        for other, wished in self.wish.models.items():
+            if other == name or (other not in above and name not in self._with_upstreams([other])):
+                continue
+            tried = {h.definition for h in self.actual.holds if h.model == other}
+            live = self.live.get(other)
+            if live is None or wished.definition not in {self.actual.versions[live].definition, *tried}:
+                return True
+            if not self._has_evidence(live, self._live_ups(self.actual.versions[live]), wished.gates):
+                return True
+        return False
+
+    def _keep(self, name: str, wished: WishedModel, live: str, *, selected: bool = True) -> None:
+        """The live version stays; plan a re-gate when its upstreams or (where selected) its gates have moved."""
         version = self.actual.versions[live]
         before = self._live_ups(version)
         upstreams = {model: self.next.get(model, live_version) for model, live_version in before.items()}
@@ -268,7 +228,7 @@ class _Planner:
         if upstreams != before:
             moved = sorted(m for m in upstreams if upstreams[m] != before.get(m))
             why.append(Why("UPSTREAM", ", ".join(moved)))
-        elif not self._has_evidence(live, upstreams, wished.gates):
+        if selected and not self._has_evidence(live, before, wished.gates):
             why.append(Why("GATES", "gates edited" if self.actual.evidence.get(live) else "no evidence"))
         if why:
             else_build = why[0].reason == "UPSTREAM"
@@ -287,10 +247,6 @@ class _Planner:
                         f"{name} is live and fails its gates: {failed}", where=str(wished.spec.where), models=(name,)
                     )
                 )
-
-    def _unselected(self, name: str, wished: WishedModel) -> None:
-        """Not selected: what the file says of it is left alone, but an upstream of it may move."""
-        self._keep(name, wished, self.live[name])
 
     # ── evidence and upstreams ──────────────────────────────────────────────────────────────────────────────
 
@@ -357,9 +313,13 @@ class _Planner:
         routes: dict[str, EndpointSpec | None] = {}
         if self.options.selected is not None and self.actual.release is not None:
             return routes
+        there = {*self.live, *self.next}
         for name, spec in self.wish.endpoints.items():
             body = endpoint_body(spec)
-            if name not in live:
+            absent = [m for m in (spec.select, spec.fallback) if m and "{" not in m and m not in there]
+            if absent:
+                self.notes.append(f"endpoint {name} waits for {absent[0]}, which is held")
+            elif name not in live:
                 routes[name] = spec
                 self.steps.append(Route(name, "add", spec.select))
             elif dict(live[name]) != body:
@@ -377,7 +337,7 @@ class _Planner:
         old = self.actual.settings.body if self.actual.settings else {"models": {}, "policies": {}}
         new = self.wish.settings
         if self.options.selected is not None and self.actual.settings is not None:
-            kept = {**old["models"], **{m: new["models"][m] for m in self.options.selected if m in new["models"]}}
+            kept = {**old["models"], **{m: new["models"][m] for m in self._included() if m in new["models"]}}
             new = {**new, "models": kept}
         if old == new:
             return None
@@ -385,10 +345,12 @@ class _Planner:
             if name not in self.options.allow_weaker:
                 flag = f"--allow-weaker {name}"
                 self.dangers.insert(0, Danger(f"{name}: {text}", flag, self.wish.where.get(name), (name,)))
-        if self.actual.settings is not None:
-            models, why = what_changed(old, new)
-            if why:
-                self.steps.append(Configure(models, why))
+        models, why = what_changed(old, new) if self.actual.settings is not None else ((), ())
+        if why:
+            self.steps.append(Configure(models, why))
+        elif not self.steps:  # an apply was killed after its landing
+            late = sorted(m for m in new["models"] if old["models"].get(m) != new["models"][m])
+            self.steps.append(Configure(tuple(late), (Why("METADATA", "not recorded yet"),)))
         return new
 
     def _affected(self) -> Collection[str]:
@@ -413,8 +375,3 @@ class _Planner:
     def _guess(self, kind: str, step: Build | Regate) -> float | None:
         seconds = self.actual.seconds
         return seconds.get((kind, step.model)) or seconds.get((kind, step.family or ""))
-
-
-def endpoint_body(spec: EndpointSpec) -> dict[str, Json]:
-    """An endpoint as a release records it."""
-    return {"select": spec.select, "fallback": spec.fallback, "fallback_when": list(spec.fallback_when)}

@@ -35,6 +35,21 @@ def what_changed(old: Mapping[str, Json], new: Mapping[str, Json]) -> tuple[tupl
     return tuple(models), tuple(why)
 
 
+def merged(before: Mapping[str, Json], wished: Mapping[str, Json], now: Mapping[str, Json]) -> dict[str, Json]:
+    """`now` with what `wished` changes of `before`: two applies on different models keep each other's settings."""
+    models = dict(now["models"])
+    for name in {*before["models"], *wished["models"]}:
+        body = wished["models"].get(name)
+        if body == before["models"].get(name):
+            continue
+        if body is None:
+            models.pop(name, None)
+        else:
+            models[name] = body
+    policies = wished["policies"] if wished["policies"] != before["policies"] else now["policies"]
+    return {"models": models, "policies": policies}
+
+
 def weakened(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[tuple[str, str]]:
     """(model, text) for every gate that was deleted or made easier to pass."""
     found = []
