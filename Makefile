@@ -17,7 +17,7 @@ demo: setup
 	$(PY) examples/flights/demo.py
 
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest $(PYTEST)
 
 check: setup
 	.venv/bin/ruff format --check .

@@ -14,7 +14,7 @@ environments:
   base: {requirements: envs/base.txt}
 defaults: {environment: base}
 models:
-  species: {train: "train:train", data: flowers, task: multiclass, target: species,
+  species: {train: "train:train", data: flowers, task: multiclass, target: species, holdout: {share: 30%},
             features: [sepal_length, sepal_width, petal_length, petal_width], gates: {accuracy: {min: 0.8}}}
 """
 
@@ -22,6 +22,7 @@ _TRAIN = '''\
 """Trains the `species` model. `retinue apply` calls `train`; the rows it gets are without the holdout."""
 
 from retinue_worker import TrainingJob
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -29,7 +30,8 @@ from sklearn.preprocessing import StandardScaler
 
 def train(job: TrainingJob):
     flowers = job.data["flowers"].to_pandas()
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=job.params.get("C", 1.0)))
+    classifier = LogisticRegression(C=job.params.get("C", 1.0))
+    model = make_pipeline(SimpleImputer(), StandardScaler(), classifier)  # a request may leave a field out
     return model.fit(flowers[list(job.features)], flowers[job.target])
 '''
 
