@@ -47,7 +47,8 @@ def decode(data: bytes | memoryview) -> dict[str, Any]:
             offset += _COLUMN.size
             name = bytes(view[offset : offset + length]).decode()
             offset += length
-            if offset + size > len(view) or dimensions not in (1, 2) or name in columns:
+            shaped = dimensions == 2 or (dimensions == 1 and width == 1)
+            if offset + size > len(view) or not shaped or name in columns:
                 raise TensorError(f"column {name!r} does not fit its frame")
             payload = view[offset : offset + size]
             offset += size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
 import subprocess
@@ -165,13 +165,12 @@ class Stage:
         )
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """An empty stage; whatever was started in it is stopped."""
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[Stage]:
     settings = Settings(
-        directory=tmp_path,
+        directory=folder,
         database="sqlite:///nowhere/at/all.db",  # serving must not need it
-        artifacts=f"file://{tmp_path / 'artifacts'}",
+        artifacts=f"file://{folder / 'artifacts'}",
         port=0,
         admin_port=0,
     )
@@ -189,6 +188,15 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             running.process.stdout.close()
 
 
-def body(**value: Any) -> bytes:
-    """A JSON body."""
-    return json.dumps(value).encode()
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """An empty stage; whatever was started in it is stopped."""
+    with _opened(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An empty stage that the tests of one file share."""
+    with _opened(tmp_path_factory.mktemp("stage")) as made:
+        yield made
