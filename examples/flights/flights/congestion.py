@@ -10,18 +10,12 @@ from sklearn.preprocessing import OneHotEncoder
 def train(job: TrainingJob):
     df = job.data["congestion_hours"].to_pandas()
     numbers = [f for f in job.features if f != "origin"]
-    model = Pipeline(
+    columns = ColumnTransformer(
         [
-            (
-                "columns",
-                ColumnTransformer(
-                    [
-                        ("origin", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["origin"]),
-                        ("numbers", "passthrough", numbers),
-                    ]
-                ),
-            ),
-            ("model", HistGradientBoostingRegressor(**job.params, random_state=job.seed, early_stopping=False)),
+            ("origin", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["origin"]),
+            ("numbers", "passthrough", numbers),
         ]
     )
+    trees = HistGradientBoostingRegressor(**job.params, random_state=job.seed, early_stopping=False)
+    model = Pipeline([("columns", columns), ("trees", trees)])
     return model.fit(df[list(job.features)], df[job.target])

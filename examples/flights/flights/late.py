@@ -10,28 +10,13 @@ from sklearn.preprocessing import OneHotEncoder
 def train(job: TrainingJob):
     df = job.data["departures"].to_pandas()
     numbers = [f for f in job.features if f != "dest"]
-    model = Pipeline(
+    columns = ColumnTransformer(
         [
-            (
-                "columns",
-                ColumnTransformer(
-                    [
-                        (
-                            "dest",
-                            OneHotEncoder(handle_unknown="ignore", min_frequency=20, sparse_output=False),
-                            ["dest"],
-                        ),
-                        ("numbers", "passthrough", numbers),
-                    ]
-                ),
-            ),
-            (
-                "model",
-                HistGradientBoostingClassifier(
-                    **job.params, max_leaf_nodes=15, random_state=job.seed, early_stopping=False
-                ),
-            ),
+            ("dest", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["dest"]),
+            ("numbers", "passthrough", numbers),
         ]
     )
+    trees = HistGradientBoostingClassifier(**job.params, max_leaf_nodes=15, random_state=job.seed, early_stopping=False)
+    model = Pipeline([("columns", columns), ("trees", trees)])
     job.log(rows=len(df), share_late=float(df[job.target].mean()))
     return model.fit(df[list(job.features)], df[job.target].astype(bool))

@@ -258,7 +258,7 @@ class Pipeline:
         columns = to_columns(holdout, own.features)
         signature = version.manifest["artifact"]["signature"]
         outputs = self._try(lambda: self.workshop.answers(version, columns))
-        rival = self._champion(champion, data) if champion is not None else None
+        rival = self._champion(champion, own, data) if champion is not None else None
         return evaluate(
             Case(
                 gates=spec.gates,
@@ -285,7 +285,9 @@ class Pipeline:
         except TrainingError:
             return {}
 
-    def _champion(self, champion: Champion, data: DataSet) -> tuple[Columns, tuple[Any, ...] | None] | None:
+    def _champion(
+        self, champion: Champion, spec: ModelSpec, data: DataSet
+    ) -> tuple[Columns, tuple[Any, ...] | None] | None:
         """The champion's answers on the same rows; None when these rows lack what it reads."""
         own = spec_of(champion.version)
         try:
@@ -294,6 +296,10 @@ class Pipeline:
         except (DataError, TrainingError):
             self.workshop.say(own.name, "the champion cannot answer these rows: judged without it")
             return None
+        if own.task != spec.task:
+            return None  # a classifier says nothing about a regression
+        if own.task == "regression":
+            outputs = {spec.target: outputs[own.target]}
         classes = champion.version.manifest["artifact"]["signature"]["classes"]
         return outputs, tuple(classes) if classes is not None else None
 

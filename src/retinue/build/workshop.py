@@ -18,6 +18,7 @@ from retinue.build.columns import Columns, Table, input_fields
 from retinue.build.environment import Environment, Lock, converters, materialise, read_lock
 from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
 from retinue.core.errors import TrainingError
+from retinue.core.identity import digest
 from retinue.core.portfolio import ModelSpec
 from retinue.core.state import Definition, Version
 from retinue.settings import Settings
@@ -99,11 +100,6 @@ class Workshop:
                 self._opened[definition] = self._with_environment(unpacked.project, read_lock(unpacked.lock), model)
             return self._opened[definition]
 
-    def environment(self, digest: str, lock_text: str) -> Environment:
-        """The environment of a lock, installed if it is not there."""
-        with self.lock(f"environment {digest}"):
-            return materialise(read_lock(lock_text), self.settings.environments)
-
     def _with_environment(self, project: Path, locked: Lock, model: str) -> Opened:
         with self.lock(f"environment {locked.digest}"):
             if not (self.settings.environments / locked.digest).exists():
@@ -180,8 +176,10 @@ class Workshop:
         )
 
     def _loaded(self, body: Mapping[str, Json]) -> Model:
-        digest = body["digest"]
-        with self.lock(f"load {digest}"):
-            if digest not in self._models:
-                self._models[digest] = load(str(self.artifacts.local(digest)), "onnx", dict(body["signature"]))
-            return self._models[digest]
+        # The same bytes may serve under two signatures: a renamed target leaves the graph as it was.
+        key = digest([body["digest"], body["signature"]])
+        with self.lock(f"load {key}"):
+            if key not in self._models:
+                path = self.artifacts.local(body["digest"])
+                self._models[key] = load(str(path), "onnx", dict(body["signature"]))
+            return self._models[key]

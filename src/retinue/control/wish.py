@@ -97,14 +97,14 @@ class Wisher:
         self.root = Path(portfolio.root)
         self.codes: dict[str, Code] = {}
         self.files: dict[tuple[str, ...], dict[str, bytes]] = {}
+        self.facts = _FactsBook(tables)
 
     def wish(self, members: Members, actual: Actual, stage: str, options: Options) -> Wish:
         """The resolved wish. Raises PortfolioError and DataError for what does not fit together."""
         schemas = self._schemas(members.specs)
         fresh_pin = self.tables.pin(tuple(self.portfolio.tables))
-        facts = _FactsBook(self.tables)
         wanted = {name: self._questions(spec, members.specs) for name, spec in members.specs.items()}
-        facts.ask([(q, fresh_pin) for questions in wanted.values() for q in questions])
+        self.facts.ask([(q, fresh_pin) for questions in wanted.values() for q in questions])
         models: dict[str, WishedModel] = {}
         bodies = {name: self._body(spec, schemas) for name, spec in members.specs.items()}
         cutoffs = self._cutoffs(members, bodies, actual, options, fresh_pin)
@@ -114,9 +114,9 @@ class Wisher:
             fresh = {
                 "cutoff": cutoffs[name],
                 "sources": sources,
-                "tables": [_table_json(q, facts.get(q, fresh_pin)) for q in wanted[name]],
+                "tables": [_table_json(q, self.facts.get(q, fresh_pin)) for q in wanted[name]],
             }
-            pinned, rewritten = self._pinned(name, spec, wanted[name], fresh, actual, facts)
+            pinned, rewritten = self._pinned(spec, wanted[name], fresh, bodies[name]["tables"], actual)
             models[name] = WishedModel(
                 spec=spec,
                 definition=digest(bodies[name]),
@@ -203,42 +203,52 @@ class Wisher:
 
     def _pinned(
         self,
-        name: str,
         spec: ModelSpec,
         wanted: Sequence[Question],
         fresh: Mapping[str, Json],
+        tables_body: Mapping[str, Json],
         actual: Actual,
-        facts: _FactsBook,
     ) -> tuple[Mapping[str, Json] | None, bool]:
         """The live snapshot's data as this definition reads it; None and True when its rows were rewritten."""
-        live = actual.release.models.get(spec.was or name) if actual.release else None
-        live = (actual.release.models.get(name) if actual.release else None) or live
+        entries = actual.release.models if actual.release else {}
+        live = entries.get(spec.name) or entries.get(spec.was or spec.name)
         if live is None:
             return None, False
         body = actual.snapshots[actual.versions[live.version].snapshot].body
         data = {k: v for k, v in body.items() if k != "upstreams"} | {"cutoff": fresh["cutoff"]}
         pin = Pin.from_json({**fresh["sources"], **body["sources"]})
         old = [_question(t) for t in body["tables"]]
+        redeclared = actual.definitions[actual.versions[live.version].definition].body["tables"] != tables_body
+        if redeclared:
+            # Rows of another view cannot be compared; the pin on its base tables and the cutoff are kept.
+            return self._pinned_anew(data, pin, fresh, wanted), False
         if body["tables"] != [t for t in fresh["tables"] if _question(t) in old]:
             if any(q.table not in self.portfolio.tables for q in old):
                 return None, True  # a table was renamed or removed: there is nothing to pin to
             try:
-                facts.ask([(q, pin) for q in old])
+                self.facts.ask([(q, pin) for q in old])
             except Exception as error:
                 if getattr(error, "fault", "") != "data":
                     raise
                 return None, True
-            if [_table_json(q, facts.get(q, pin)) for q in old] != body["tables"]:
+            if [_table_json(q, self.facts.get(q, pin)) for q in old] != body["tables"]:
                 return None, True
         if [_question(t) for t in body["tables"]] == list(wanted):
             return data, False
-        facts.ask([(q, pin) for q in wanted])
-        tables = [_table_json(q, facts.get(q, pin)) for q in wanted]
-        return {
-            "cutoff": data["cutoff"],
-            "sources": {t: pin.until.get(t) for t in fresh["sources"]},
-            "tables": tables,
-        }, False
+        return self._pinned_anew(data, pin, fresh, wanted), False
+
+    def _pinned_anew(
+        self,
+        data: Mapping[str, Json],
+        pin: Pin,
+        fresh: Mapping[str, Json],
+        wanted: Sequence[Question],
+    ) -> Mapping[str, Json]:
+        """Other columns or tables of the same moment: the pin is kept, the facts are new."""
+        self.facts.ask([(q, pin) for q in wanted])
+        tables = [_table_json(q, self.facts.get(q, pin)) for q in wanted]
+        sources = {t: pin.until.get(t) for t in fresh["sources"]}
+        return {"cutoff": data["cutoff"], "sources": sources, "tables": tables}
 
     def _cutoffs(
         self,
