@@ -52,7 +52,9 @@ def listing() -> str:
         if not files:
             continue
         lines += [f"### `{room}`", "", "| file | purpose |", "| --- | --- |"]
-        lines += [f"| `{file.relative_to(ROOT / 'src')}` | {purpose(file).replace('|', chr(92) + '|')} |" for file in files]
+        lines += [
+            f"| `{file.relative_to(ROOT / 'src')}` | {purpose(file).replace('|', chr(92) + '|')} |" for file in files
+        ]
         lines.append("")
     return "\n".join(lines)
 

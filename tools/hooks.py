@@ -44,7 +44,15 @@ def main(arguments: list[str]) -> int:
     """Run one check; 1 when it found something."""
     what, *rest = arguments
     files = [Path(name) for name in rest if Path(name).is_file()]
-    problems = {"large": lambda: large(files), "keys": lambda: keys(files), "migrations": migrations}[what]()
+    match what:
+        case "large":
+            problems = large(files)
+        case "keys":
+            problems = keys(files)
+        case "migrations":
+            problems = migrations()
+        case _:
+            raise SystemExit(f"no check {what}; there are: large, keys, migrations")
     for problem in problems:
         sys.stderr.write(problem + "\n")
     return 1 if problems else 0

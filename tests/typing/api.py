@@ -39,3 +39,14 @@ def operate(folder: Path) -> int:
     assert_type(project.unhold(built, why="fixed"), list[Hold])
     project.close()
     return len(built)
+
+
+def ask(url: str) -> float:
+    with Client(url, timeout=5.0) as client:
+        assert_type(client.ready(), bool)
+        assert_type(client.models(), list[str])
+        answer = client.predict("late", [{"origin": "JFK", "carrier": "B6"}])
+        assert_type(answer, dict[str, Any])
+        columns = client.infer("late-JFK-B6", {"distance": [1089.0, None]}, outputs=["probability"])
+        assert_type(columns, dict[str, list[Any]])
+    return float(columns["probability"][0])

@@ -158,7 +158,8 @@ class Pool:
             python = self._settings.environments / environment / "bin" / "python"
             if not python.exists():
                 raise UnavailableError(
-                    f"environment {short(environment)} is not on this machine", hint="Run `retinue env build`."
+                    f"environment {short(environment)} is not on this machine",
+                    hint="Run `retinue rebuild MODEL --reason TEXT`: it makes the environment again.",
                 )
             worker = self._workers[environment] = Worker(
                 python=python,
