@@ -62,7 +62,7 @@ def plan(  # noqa: PLR0913 - typer reads a command's options from its parameters
     detailed_exitcode: Detailed = False,
     output: Output = Format.text,
 ) -> int:
-    """Say what apply would do now, and why; changes nothing."""
+    """Say what apply would do, and why; changes nothing."""
     from retinue.project import Asked
 
     asked = Asked(
@@ -122,7 +122,7 @@ def rebuild(
     yes: Yes = False,
     output: Output = Format.text,
 ) -> int:
-    """Build models again on the same definition and data, as siblings of their versions; then as apply."""
+    """Build models again on purpose, on the same definition and data."""
     from retinue.core.errors import UsageError
     from retinue.project import Asked
 
@@ -141,7 +141,11 @@ def rollback(
     stage: StageOnly = "prod",
     output: Output = Format.text,
 ) -> int:
-    """Take models, or the whole release with --to N, back to what was live before; builds nothing."""
+    """Go back to what was live before; builds nothing.
+
+    Name models, or take the whole release back with --to N. What is taken back is held: no plan tries it again until
+    something of it changes, or `unhold` ends the hold.
+    """
     from retinue.cli.render_state import render_rollback
 
     with _frame(context).project(stage) as project:
@@ -161,7 +165,7 @@ def rollback(
 def unhold(
     context: typer.Context, models: Models, reason: Reason = "", to: Stage = "prod", output: Output = Format.text
 ) -> int:
-    """End the holds on models, so that the next plan tries them again."""
+    """End holds, so that the next plan tries the models again."""
     with _frame(context).project(to) as project:
         ended = project.unhold(models, why=reason)
         if output is Format.json:
@@ -238,10 +242,10 @@ def _plan_of(project: Project, wanted: _Wanted) -> Plan:
 
 def _refused(plan: Plan) -> int:
     """A blocked plan is not done: say which flags would name its dangers."""
-    flags = list(dict.fromkeys(d.flag for d in plan.blocked if d.flag))
-    shown = " ".join(flags[:8]) + (f" … ({len(flags)} in all)" if len(flags) > 8 else "")
-    say(f"error: the plan is blocked by {len(plan.blocked)} of its dangers; nothing was changed")
-    say(f"hint: if they are meant, run again with: {shown}")
+    from retinue.cli.render_plan import flags_of
+
+    say("error: the plan is blocked by its dangers; nothing was changed")
+    say(f"hint: if they are meant, run again with: {flags_of(plan, 8)}")
     return FAILED
 
 

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(context: typer.Context, to: Stage = "prod", plan: Check = False, output: Output = Format.text) -> int:
-    """What is live on a stage, since when and by whom; holds, dangers, running work, the server."""
+    """What is live: release, models, holds, dangers, server."""
     from retinue.cli.facts import server, to_json
     from retinue.cli.render_plan import last_lines
     from retinue.cli.render_state import render_status
@@ -59,7 +59,7 @@ def history(
     limit: Limit = 20,
     output: Output = Format.text,
 ) -> int:
-    """Releases, or the changes of one model: when, by whom, why; newest first."""
+    """Releases, or the changes of one model, newest first."""
     from retinue.cli.facts import to_json
     from retinue.cli.render_state import render_history, render_model_history
 
@@ -84,7 +84,7 @@ def history(
 
 
 def show(context: typer.Context, version: VersionRef, to: Stage = "prod", output: Output = Format.text) -> int:
-    """One version: what it is, what it was built from, what its gates said."""
+    """One version: what it was built from, what its gates said."""
     from retinue.cli.facts import to_json
     from retinue.cli.render_version import render_version
     from retinue.control.telling import told
@@ -99,7 +99,10 @@ def show(context: typer.Context, version: VersionRef, to: Stage = "prod", output
 
 
 def diff(context: typer.Context, old: Two, new: Two, to: Stage = "prod", output: Output = Format.text) -> int:
-    """What differs between two versions of a model (MODEL@A MODEL@B) or between two releases (3 5)."""
+    """What differs between two versions or two releases.
+
+    Two versions of a model: `retinue diff MODEL@A MODEL@B`. Two releases: `retinue diff 3 5`.
+    """
     from retinue.cli.facts import to_json
     from retinue.cli.render_version import render_release_difference, render_version_difference
     from retinue.control.telling import compare_releases, compare_versions
@@ -156,7 +159,10 @@ def at(
 
 
 def why(context: typer.Context, model: Model, to: Stage = "prod", output: Output = Format.text) -> int:
-    """Why a model's live version is live: release, change, gates, upstreams, holds, lineage."""
+    """Why a model's live version is live.
+
+    Its release, the change that brought it, its gates with their evidence, what it reads, holds, lineage.
+    """
     from retinue.cli.facts import to_json
     from retinue.cli.render_version import render_story
     from retinue.control.telling import story

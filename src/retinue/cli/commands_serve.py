@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def serve(
     context: typer.Context, host: Host = None, port: Port = None, gateways: Gateways = None, to: Stage = "prod"
 ) -> int:
-    """Serve a stage's release over HTTP, following each new one, until stopped."""
+    """Serve a stage over HTTP, following each new release."""
     from retinue import processes
 
     frame = _frame(context)

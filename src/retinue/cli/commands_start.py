@@ -19,7 +19,7 @@ Refresh = Annotated[bool, typer.Option("--refresh", help="Take the newest versio
 Grace = Annotated[float, typer.Option("--grace", min=0, metavar="DAYS", help="Keep what was used in the last days.")]
 
 env_app = typer.Typer(
-    help="Environments: locked sets of packages in which models train and run.",
+    help="Environments: locked sets of packages.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,

@@ -71,8 +71,8 @@ def _wrong_usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "retinue"
     message = error.format_message()  # type: ignore[attr-defined]  # checked by the caller
-    if not message:  # no command at all: typer shows the help and calls that an error
-        typer.echo(context.get_help() if context is not None else "", err=True)
+    if message.startswith("Usage:"):  # no command at all: typer shows the help and calls that an error
+        typer.echo(message, err=True)
         return USAGE
     say(f"error: {message[0].lower()}{message[1:].rstrip('.')}")
     before = "-f/--file stands before the command: `retinue -f FILE plan`. " if "such option: -f" in message else ""

@@ -6,14 +6,12 @@ import sys
 import threading
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from retinue.cli.frame import say
 from retinue.cli.render_outcome import ended_line
+from retinue.control.events import Event
 from retinue.core.plan import Build, Plan, Regate
-
-if TYPE_CHECKING:
-    from retinue.control.events import Event
 
 
 def watch(plan: Plan) -> Progress:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING
 
+from retinue.build.environment import Stored
 from retinue.cli.words import moment, size, table
 from retinue.core.identity import short
-
-if TYPE_CHECKING:
-    from retinue.build.environment import Stored
 
 
 def render_environments(

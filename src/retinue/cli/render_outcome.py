@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from retinue.cli.words import count, listed, table, took
+from retinue.cli.words import listed, table, took
+from retinue.control.events import ModelResult, Outcome
 from retinue.core.gates import GateResult, describe
 from retinue.core.identity import short
 from retinue.core.plan import Plan, Route
-
-if TYPE_CHECKING:
-    from retinue.control.events import ModelResult, Outcome
 
 Json = Any
 _KNOWN = {f.name for f in fields(GateResult)}
@@ -77,7 +75,7 @@ def _totals(outcome: Outcome) -> str:
     numbers: Counter[str] = Counter(m.status for m in outcome.models)
     parts = [f"{numbers[s]} {_WORDS.get(s, s)}" for s in _ORDER if numbers[s]]
     if not parts:
-        parts = ["settings recorded"] if outcome.settings is not None else ["nothing to build"]
+        return "Nothing had to be built or tested."
     return f"{', '.join(parts)} in {took(outcome.seconds)}."
 
 
@@ -85,7 +83,7 @@ def _failure(result: ModelResult) -> list[str]:
     error = result.error
     if error is None:
         return [f"{result.model}: failed: {result.text}"]
-    place = f"{error.where}: " if error.where else ""
+    place = f"{error.where}: " if error.where and error.where != result.model else ""
     lines = f"{result.model}: failed: {place}{error.message}".split("\n")
     return [lines[0], *(f"  {line}" for line in lines[1:]), f"  hint: {error.hint}"]
 
@@ -111,7 +109,7 @@ def _skipped(models: Sequence[ModelResult]) -> list[str]:
 
 def _release(outcome: Outcome, stage: str) -> list[str]:
     if outcome.release is not None:
-        replaced = f"it replaces release {outcome.before}" if outcome.before else "the first one"
+        replaced = f"it replaces release {outcome.before}" if outcome.before else "it is the first"
         lines = [f"Release {outcome.release} is live on stage {stage}; {replaced}."]
     elif outcome.before is not None:
         lines = [f"No new release: stage {stage} stays at release {outcome.before}."]
@@ -125,19 +123,24 @@ def _release(outcome: Outcome, stage: str) -> list[str]:
 def _next(outcome: Outcome, plan: Plan | None, stage: str) -> list[str]:
     to = f" --to {stage}" if stage != "prod" else ""
     rows: list[tuple[str, str]] = []
-    failed = [m.model for m in outcome.models if m.status == "failed"]
-    if failed:
-        rows.append((f"retinue logs {failed[0]}{to}", "the training log of its last version"))
+    if any(m.status == "failed" for m in outcome.models):
         rows.append((f"retinue apply{to}", "try again what failed; what is built is reused"))
     if outcome.release is not None:
         rows.append((f"retinue serve{to}", "answer requests (a running server follows by itself)"))
-        route = next((s.endpoint for s in plan.steps if isinstance(s, Route)), None) if plan else None
-        if route and outcome.before is None:
-            rows.append((f"retinue predict {route} --row '{{…}}'", "ask it"))
+        asked = _askable(outcome, plan)
+        if asked is not None and outcome.before is None:
+            rows.append((f"retinue predict {asked} --row '{{…}}'{to}", "ask it"))
         if outcome.before is not None:
             stage_ = f" --stage {stage}" if stage != "prod" else ""
             rows.append((f"retinue rollback{stage_} --to {outcome.before} --why TEXT", "take it all back"))
     return ["Next:", *table(rows)] if rows else []
+
+
+def _askable(outcome: Outcome, plan: Plan | None) -> str | None:
+    """An endpoint that was just made, else a model."""
+    routes = [s.endpoint for s in plan.steps if isinstance(s, Route) and s.change == "add"] if plan else []
+    built = [m.model for m in outcome.models if m.status in ("built", "reused")]
+    return next(iter([*routes, *built]), None)
 
 
 def ended_line(done: int, total: int, event: Mapping[str, Json], gate: str = "") -> str:
@@ -147,8 +150,3 @@ def ended_line(done: int, total: int, event: Mapping[str, Json], gate: str = "")
     text = str(event["text"] or "").split("\n")[0]
     parts = [f"[{done:>{width}}/{total}] {event['model']}", status, took(float(event["seconds"]))]
     return "   ".join([*parts, *(t for t in (gate or text,) if t)])
-
-
-def failed_count(outcome: Outcome) -> str:
-    """For a short last line on stderr."""
-    return count(sum(1 for m in outcome.models if m.status in ("failed", "skipped", "gate failed")), "model")

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from retinue.cli.words import about, count, family_name, listed, table
+from retinue.core.family import family_label
 from retinue.core.identity import short
 from retinue.core.plan import Build, Configure, Danger, Held, Plan, Regate, Remove, Rename, Route, Waiting, Why
 
 MANY_SINGLES = 5
 """From so many models without a family with the same change on, they are told in one line."""
+
+
+Rows = list[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ def render_plan(plan: Plan, *, every: bool = False) -> str:
     blocks = [
         [f"Plan for {plan.portfolio} → stage {plan.stage} ({since})"],
         _dangers(plan, every),
-        _families(acts, every) + _endpoints(plan) + _settings(plan),
+        table([*_families(acts, every), *_endpoints(plan), *_settings(plan)], indent=""),
         _tree(plan),
         _around(plan, every),
         [_summary(plan)],
@@ -48,6 +52,21 @@ def last_lines(plan: Plan) -> str:
     return "\n".join([*newer, f"{_summary(plan)} `retinue plan` says more."])
 
 
+def flags_of(plan: Plan, limit: int = 4) -> str:
+    """The flags that name all dangers; many members of one family by its selector, where the flag takes one."""
+    family = {name: spec.family for name, spec in plan.specs.items()}
+    flags = list(dict.fromkeys(d.flag for d in plan.blocked if d.flag))
+    if len(flags) > limit:
+        flags = list(dict.fromkeys(_by_family(flag, family) for flag in flags))
+    return " ".join(flags[:limit]) + (f" … ({len(flags)} flags in all)" if len(flags) > limit else "")
+
+
+def _by_family(flag: str, family: Mapping[str, str | None]) -> str:
+    option, _, name = flag.partition(" ")
+    found = family.get(name)
+    return f"{option} family:{family_label(found)}" if found and option == "--allow-weaker" else flag
+
+
 # ── dangers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -56,11 +75,10 @@ def _dangers(plan: Plan, every: bool) -> list[str]:
     others = [d for d in plan.dangers if not d.flag]
     lines = []
     if blocked:
-        flags = list(dict.fromkeys(d.flag for d in blocked if d.flag))
-        lines.append(f"DANGER {len(blocked)}: blocked without {' '.join(flags[:4])}{' …' if len(flags) > 4 else ''}")
+        lines.append(f"DANGER {len(blocked)}: blocked without {flags_of(plan)}")
         lines += table(_danger_rows(blocked, plan, every))
     if others:
-        lines.append(f"DANGER {len(others)}: not blocking")
+        lines.append(f"DANGER {len(others)}: blocks nothing, but look at it")
         lines += table(_danger_rows(others, plan, every))
     return lines
 
@@ -114,9 +132,9 @@ def _build(step: Build) -> _Act:
 
 
 def _told(why: Iterable[Why]) -> tuple[str, str]:
-    """("PARAMS + CODE", "max_iter 60 → 120; late.py")."""
+    """("PARAMS + CODE", "max_iter 60 → 120, late.py")."""
     found = list(why)
-    return " + ".join(dict.fromkeys(w.reason for w in found)), "; ".join(w.text for w in found if w.text)
+    return " + ".join(dict.fromkeys(w.reason for w in found)), ", ".join(w.text for w in found if w.text)
 
 
 def _held(held: Held) -> str:
@@ -126,7 +144,7 @@ def _held(held: Held) -> str:
     return f"{name}: {held.cause}" + (f", {held.detail}" if held.detail else "")
 
 
-def _families(acts: Sequence[_Act], every: bool) -> list[str]:
+def _families(acts: Sequence[_Act], every: bool) -> Rows:
     groups: dict[str, list[_Act]] = {}
     for act in acts:
         groups.setdefault(act.family or "", []).append(act)
@@ -136,23 +154,24 @@ def _families(acts: Sequence[_Act], every: bool) -> list[str]:
             rows += _singles(members, every)
             continue
         touched = len({a.model for a in members})
-        rows.append((family_name(family), f"{touched}: {', '.join(_collapsed(members))}"))
+        parts = _collapsed(members)
+        rows.append((family_name(family), parts[0] if len(parts) == 1 else f"{touched}: {', '.join(parts)}"))
         if every:
             rows += [(f"  {a.model}", _one(a)) for a in members]
-    return table(rows, indent="")
+    return rows
 
 
-def _singles(acts: Sequence[_Act], every: bool) -> list[tuple[str, ...]]:
+def _singles(acts: Sequence[_Act], every: bool) -> Rows:
     same: dict[str, list[_Act]] = {}
     for act in acts:
         same.setdefault(_one(act), []).append(act)
     rows: list[tuple[str, ...]] = []
     for text, found in same.items():
         if every or len(found) < MANY_SINGLES:
-            rows += [(act.model, f"1: 1 {text}") for act in found]
+            rows += [(act.model, text) for act in found]
         else:
             names = listed([a.model for a in found])
-            rows.append((count(len(found), "model"), f"{len(found)}: {len(found)} {text}: {names}"))
+            rows.append((count(len(found), "model"), f"{text}: {names}"))
     return rows
 
 
@@ -180,15 +199,16 @@ def _collapsed(acts: Sequence[_Act]) -> list[str]:
 def _inner(acts: Sequence[_Act]) -> str:
     texts = Counter(a.text for a in acts if a.text)
     shown = texts.most_common(2)
-    words = []
     if acts[0].verb in ("held", "rename"):
-        words = [listed([a.text for a in acts], 3)]
+        more = [f"{len(acts) - 3} more: --all"] if len(acts) > 3 else []
+        words = [*(a.text for a in acts[:3]), *more]
     elif len(texts) == 1 and shown[0][1] > 1:
         words = [shown[0][0]] if acts[0].verb == "re-gate" else [f"{shown[0][0]}; same × {shown[0][1]}, one shown"]
     else:
-        words = [text + (f" × {n}" if n > 1 else "") for text, n in shown]
+        told = [text + (f" × {n}" if n > 1 else "") for text, n in shown]
+        words = [" | ".join(told)] if told else []
         if len(texts) > len(shown):
-            words.append(f"{len(texts) - len(shown)} other changes: --all")
+            words.append(f"and {len(texts) - len(shown)} more: --all")
     tails = Counter(a.tail for a in acts if a.tail)
     words += [t for t, _ in tails.most_common(2)]
     if len(tails) > 2:
@@ -196,20 +216,18 @@ def _inner(acts: Sequence[_Act]) -> str:
     return "; ".join(words)
 
 
-def _endpoints(plan: Plan) -> list[str]:
-    routes = [s for s in plan.steps if isinstance(s, Route)]
-    texts = {"add": "add endpoint", "change": "change endpoint", "remove": "remove endpoint"}
-    return table([(f"endpoint {r.endpoint}", f"{texts[r.change]}: {r.text}") for r in routes], indent="")
+def _endpoints(plan: Plan) -> Rows:
+    return [(f"endpoint {s.endpoint}", f"{s.change} ({s.text})") for s in plan.steps if isinstance(s, Route)]
 
 
-def _settings(plan: Plan) -> list[str]:
-    lines = []
+def _settings(plan: Plan) -> Rows:
+    rows: Rows = []
     for step in plan.steps:
         if isinstance(step, Configure):
             told = ", ".join(f"{w.reason} ({w.text})" if w.text else w.reason for w in step.why)
             of = f" of {listed(step.models, 3)}" if step.models else ""
-            lines.append(f"settings: {told}{of}; builds nothing")
-    return lines
+            rows.append(("settings", f"{told}{of}; builds nothing"))
+    return rows
 
 
 # ── what hangs together ─────────────────────────────────────────────────────────────────────────────────────
@@ -233,18 +251,25 @@ def _tree(plan: Plan) -> list[str]:
     lines: list[str] = []
     roots = [label for label in edges if label not in below]
     for root in roots:
-        lines += _branch(root, edges, sizes, "", frozenset())
+        lines += _branch(root, edges, sizes, ("  ", "  "), frozenset())
     return ["What reads what:", *lines] if lines else []
 
 
 def _branch(
-    label: str, edges: Mapping[str, Mapping[str, None]], sizes: Mapping[str, int], indent: str, path: frozenset[str]
+    label: str,
+    edges: Mapping[str, Mapping[str, None]],
+    sizes: Mapping[str, int],
+    indents: tuple[str, str],
+    path: frozenset[str],
 ) -> list[str]:
+    """A node and what reads it; `indents` stand before its own line and before those below it."""
     number = f" ({sizes[label]})" if sizes[label] > 1 or "*" in label else ""
-    lines = [f"{indent}{'└ ' if indent else '  '}{label}{number}"]
-    for child in edges.get(label, {}):
-        if child not in path:
-            lines += _branch(child, edges, sizes, indent + "    ", path | {label})
+    lines = [f"{indents[0]}{label}{number}"]
+    children = [child for child in edges.get(label, {}) if child not in path]
+    for child in children:
+        last = child is children[-1]
+        below = (indents[1] + ("└─ " if last else "├─ "), indents[1] + ("   " if last else "│  "))
+        lines += _branch(child, edges, sizes, below, path | {label})
     return lines
 
 
@@ -267,7 +292,7 @@ def _around(plan: Plan, every: bool) -> list[str]:
         names = f" ({listed(newer, len(newer))})" if every else ""
         lines.append(f"newer data: {count(len(newer), 'model')}{names}; not in this plan: --refresh-data")
     if plan.retries:
-        lines.append(f"tried again: {count(len(plan.retries), 'hold')} end with this plan")
+        lines.append(f"tried again: {count(len(plan.retries), 'held change')}")
     lines += [f"note: {note}" for note in plan.notes]
     return lines
 
@@ -276,9 +301,9 @@ def _waiting(waiting: Sequence[Waiting], every: bool) -> list[str]:
     if not waiting:
         return []
     near = sorted(waiting, key=lambda w: (-w.rows / max(1, w.min_rows), w.model))
-    told = listed([f"{w.model} {w.rows:,} of {w.min_rows:,} rows" for w in near], len(near) if every else 2)
-    head = f"{count(len(waiting), 'member')}, " if len(waiting) > 1 else ""
-    return [f"waiting: {head}{told}; a fallback answers for them where an endpoint has one"]
+    told = listed([f"{w.model} {w.rows:,} of {w.min_rows:,}" for w in near], len(near) if every else 2)
+    who = f"{count(len(waiting), 'member')} with too few rows" if len(waiting) > 1 else "too few rows"
+    return [f"waiting: {who} ({told}); a fallback answers for them where an endpoint has one"]
 
 
 # ── summary ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -286,8 +311,10 @@ def _waiting(waiting: Sequence[Waiting], every: bool) -> list[str]:
 
 def _summary(plan: Plan) -> str:
     if plan.empty:
-        held = f" {count(len(plan.held), 'change')} held." if plan.held else ""
-        return f"No changes.{held} Stage {plan.stage} is as the portfolio file says."
+        held = f" Stage {plan.stage} is as the portfolio file says."
+        if plan.held:
+            held = f" {len(plan.held)} held; `retinue unhold MODEL --reason TEXT` or --retry MODEL tries again."
+        return f"No changes.{held}"
     builds = [s for s in plan.steps if isinstance(s, Build)]
     trained = [s for s in builds if s.reuse is None]
     gone = [s.model for s in plan.steps if isinstance(s, Remove)]

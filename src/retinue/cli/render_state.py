@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retinue.cli.render_outcome import gate_lines
 from retinue.cli.words import count, family_name, listed, moment, table
+from retinue.control.telling import Failing, Status
 from retinue.core.identity import short
 from retinue.core.state import ApplyRecord, HistoryRow, Hold, Release
-
-if TYPE_CHECKING:
-    from retinue.control.telling import Failing, Status
 
 Json = Any
 

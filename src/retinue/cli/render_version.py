@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retinue.cli.render_outcome import gate_lines
 from retinue.cli.render_state import hold_rows
 from retinue.cli.words import count, family_name, listed, moment, size, table, took
+from retinue.control.telling import ReleaseDifference, Story, Told, VersionDifference
 from retinue.core.identity import short
 from retinue.core.plan import Why
 from retinue.core.state import BUILD_SECONDS, Evidence
-
-if TYPE_CHECKING:
-    from retinue.control.telling import ReleaseDifference, Story, Told, VersionDifference
 
 Json = Any
 Rows = list[tuple[str, ...]]
