@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retinue.build import workshop
 from retinue.build.environment import lock
+from retinue.build.train import Trainers
 from retinue.control.events import Outcome
 from retinue.core.errors import Location
 from retinue.core.plan import Build, Plan, Regate
 from retinue.core.portfolio import EnvironmentSpec
 from retinue.project import Asked, Project
-from retinue.settings import load_settings
+from retinue.settings import Settings, load_settings
 
 ENVIRONMENTS = Path(tempfile.gettempdir()) / "retinue-test-environments"
 """Kept between runs: what is installed once need not be installed again."""
@@ -148,6 +150,29 @@ def rows(counts: Mapping[str, int], *, seed: int = 7, first: int = 0, since: str
     )
 
 
+class _SharedEnvironments(Settings):
+    @property
+    def environments(self) -> Path:
+        return ENVIRONMENTS
+
+
+class _LastingTrainers(Trainers):
+    """Real trainers that outlive an apply: starting one costs seconds, and nothing here is about that."""
+
+    def close(self) -> None:
+        pass
+
+    def end(self) -> None:
+        super().close()
+
+
+@functools.cache
+def _trainers() -> Trainers:
+    trainers = _LastingTrainers(2)
+    atexit.register(trainers.end)
+    return trainers
+
+
 @dataclass(frozen=True)
 class Harbour:
     """A portfolio's folder and what tests do with it."""
@@ -183,13 +208,16 @@ class Harbour:
     # ── acts, each as a fresh process would ─────────────────────────────────────────────────────────────────
 
     def project(self) -> Project:
-        return Project(self.root, self.stage, settings=load_settings(self.root, {}))
+        settings = load_settings(self.root, {})
+        values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+        return Project(self.root, self.stage, settings=_SharedEnvironments(**values))
 
     def do(self, act: Callable[[Project], Any]) -> Any:
         """Do something with a project of its own, closed afterwards."""
         project = self.project()
         try:
-            return act(project)
+            with mock.patch.object(workshop, "Trainers", lambda workers: _trainers()):
+                return act(project)
         finally:
             project.close()
 
@@ -205,6 +233,15 @@ class Harbour:
         """Model → version id of the current release."""
         release = self.do(lambda p: p.current())
         return {name: entry.version for name, entry in release.models.items()} if release else {}
+
+    def at(self, stage: str) -> Harbour:
+        """The same at another stage."""
+        return replace(self, stage=stage)
+
+    def holds(self) -> dict[str, str]:
+        """Model → cause of its active hold."""
+        holds = self.do(lambda p: p.registry.holds("harbour", self.stage))
+        return {hold.model: hold.cause for hold in holds}
 
     def number(self) -> int | None:
         release = self.do(lambda p: p.current())
@@ -262,8 +299,6 @@ def write(root: Path, portfolio: str = PORTFOLIO, files: Mapping[str, str] | Non
     harbour = Harbour(root)
     pq.write_table(rows(REGIONS), harbour.data)
     ENVIRONMENTS.mkdir(exist_ok=True)
-    (root / ".retinue").mkdir()
-    os.symlink(ENVIRONMENTS, root / ".retinue" / "environments")
     return harbour
 
 
@@ -279,6 +314,6 @@ def built() -> Path:
 
 
 def copy(target: Path, source: Path | None = None) -> Harbour:
-    """A copy of a built portfolio (its environments are shared)."""
-    shutil.copytree(source or built(), target, symlinks=True)
+    """A copy of a built portfolio ."""
+    shutil.copytree(source or built(), target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     return Harbour(target)

@@ -140,5 +140,4 @@ def _hold(release: Release, model: str, version: Version, rows: Sequence[Evidenc
         detail=act.why or f"rolled back from release {release.number}",
         gates=rows[0].gates if rows else "",
         created=act.now,
-        release=release.number,
     )

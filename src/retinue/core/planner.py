@@ -107,8 +107,8 @@ class _Planner:
         if newer:
             self.newer.append(name)
         why = self._why(name, wished, version)
-        if not why and name in self.options.refresh and newer:
-            why = (Why("DATA", "newer data"),)
+        if not why and name in self.options.refresh:
+            why = self._refreshed(wished, version, newer)
         if not why and name in self.options.rebuild:
             why = (Why("DATA", "rebuild on request"),)
         if why:
@@ -121,6 +121,12 @@ class _Planner:
             return ()
         old = self.actual.definitions[version.definition].body
         return differences(old, wished.body) or (Why("CODE", "definition changed"),)
+
+    def _refreshed(self, wished: WishedModel, version: Version, newer: bool) -> tuple[Why, ...]:
+        before, now = self.actual.snapshots[version.snapshot].body["cutoff"], wished.fresh["cutoff"]
+        if not newer and before == now:
+            return ()
+        return (Why("DATA", "newer data" if newer else f"cutoff {before} → {now}"),)
 
     def _newer(self, wished: WishedModel, version: Version) -> bool:
         if wished.definition != version.definition:
