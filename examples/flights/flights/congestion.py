@@ -1,10 +1,11 @@
 """How late do departures leave this airport in this hour, on average?"""
 
-from retinue_worker import TrainingJob
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
+
+from retinue_worker import TrainingJob
 
 
 def train(job: TrainingJob):

@@ -1,10 +1,11 @@
 """Will this departure arrive more than 15 minutes late?"""
 
-from retinue_worker import TrainingJob
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
+
+from retinue_worker import TrainingJob
 
 
 def train(job: TrainingJob):
