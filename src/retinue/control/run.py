@@ -71,6 +71,7 @@ class Run:
             self.live[step.model] = self.live.pop(was)
         self.book = EvidenceBook.load(registry, set(self.live.values()))
         self.versions = registry.versions(set(self.live.values()))
+        self.definitions = registry.definitions({v.definition for v in self.versions.values()})
         self.steps = {s.model: s for s in plan.steps if isinstance(s, Build | Regate)}
         self.done: dict[str, Candidate] = {}
         self.also: dict[str, Candidate] = {}  # the live version, tested because the model's own proposal failed
@@ -126,6 +127,9 @@ class Run:
         spec, champion = self.plan.specs[step.model], self._champion(step.model)
 
         def build(beside: Beside) -> Candidate:
+            stuck = self._stuck(step, beside)
+            if stuck is not None:
+                return Candidate(step.model, "skipped", text=f"because of {stuck}, which stays as it is")
             built = self.tools.builder.build(step, spec, beside, champion, sibling=step.sibling)
             return candidate_of(step.model, built, "built")
 
@@ -136,6 +140,15 @@ class Run:
             again = Regate(step.model, step.why, live.id, live.definition, step.data, False, step.family)
             found.append(self._tested(again, champion))
         return found
+
+    def _stuck(self, step: Build, beside: Beside) -> str | None:
+        """An upstream that did not pass and whose live version has another schema than this definition reads."""
+        for need in self.plan.definitions[step.definition]["needs"]:
+            definition = beside[need["model"]].definition
+            body = self.plan.definitions.get(definition) or self.definitions[definition].body
+            if body["schema"] != need["schema"]:
+                return str(need["model"])
+        return None
 
     def _regate(self, step: Regate) -> list[Candidate]:
         champion = self._champion(step.model)

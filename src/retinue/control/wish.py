@@ -166,7 +166,7 @@ class Wisher:
             lock=self.locks[spec.environment].digest,
             tables=self.portfolio.tables,
             cutoff=self.portfolio.cutoff,
-            upstream_schemas={need.model: schemas[need.model].schema.hash for need in spec.needs},
+            schemas={name: schemas[name].schema for name in (spec.name, *(need.model for need in spec.needs))},
         )
 
     def _schemas(self, specs: Mapping[str, ModelSpec]) -> dict[str, Planned]:

@@ -8,6 +8,7 @@ version's; every run gives all outputs, so a request's choice of outputs is made
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from retinue.core.contract import Field
@@ -35,13 +36,7 @@ def merge(items: Sequence[Sequence[Column]]) -> list[Column]:
     """
     if len(items) == 1:
         return list(items[0])
-    merged: list[Column] = []
-    for position in range(len(items[0])):
-        column: Column = []
-        for item in items:
-            column += item[position]
-        merged.append(column)
-    return merged
+    return [list(chain.from_iterable(parts)) for parts in zip(*items, strict=True)]
 
 
 def split(outputs: Mapping[str, Any], counts: Sequence[int]) -> list[dict[str, Any]]:

@@ -80,11 +80,12 @@ def hashed_body(
     lock: str,
     tables: Mapping[str, TableSpec],
     cutoff: CutoffSpec,
-    upstream_schemas: Mapping[str, str],
+    schemas: Mapping[str, Schema],
 ) -> dict[str, Json]:
-    """The body whose digest is the definition hash. `code` maps file → digest of its syntax tree or bytes.
+    """The body whose digest is the definition hash.
 
-    Lists only, no tuples: it compares equal to what the registry gives back.
+    `code` maps file → digest of its syntax tree or bytes; `schemas` holds the planned schema of the model and of
+    every upstream it names. Lists only, no tuples: the body compares equal to what the registry gives back.
     """
     return {
         "train": spec.train,
@@ -102,10 +103,11 @@ def hashed_body(
                 "output": n.output,
                 "column": n.column,
                 "inputs": sorted(list(pair) for pair in n.inputs),
-                "schema": upstream_schemas[n.model],
+                "schema": schemas[n.model].hash,
             }
             for n in sorted(spec.needs, key=lambda n: n.column)
         ],
+        "schema": schemas[spec.name].hash,
         "lock": lock,
         "semantics": spec.semantics,
         "compile": spec.compile,
@@ -253,6 +255,8 @@ def differences(old: Mapping[str, Json], new: Mapping[str, Json]) -> tuple[Why, 
         found.append(Why("UPSTREAM", _needs_text(old, new)))
     if (old["data"], old["tables"]) != (new["data"], new["tables"]):
         found.append(Why("DATA", _tables_text(old, new)))
+    if not found and old["schema"] != new["schema"]:
+        found.append(Why("DATA", "types of columns"))
     return tuple(found)
 
 

@@ -43,6 +43,7 @@ class _Planner:
         self.wish, self.actual, self.options = wish, actual, options
         self.live = {name: entry.version for name, entry in (actual.release.models if actual.release else {}).items()}
         self.next: dict[str, str] = {}  # model → version id or PENDING
+        self.schemas: dict[str, str] = {}  # model → hash of the schema it will have
         self.steps: list[Step] = []
         self.held: list[Held] = []
         self.dangers: list[Danger] = []
@@ -139,7 +140,11 @@ class _Planner:
         upstreams = self._upstreams(wished.spec)
         lacking = [model for model in upstreams if model not in self.next]
         if lacking:
-            self._held_up(name, wished, lacking[0], live)
+            self._held_up(name, wished, (lacking[0], "is held and was never live"), live)
+            return
+        stuck = self._stuck(wished)
+        if stuck is not None:
+            self._held_up(name, wished, (stuck, "stays as it is"), live)
             return
         data, why = self._data(name, wished, why, live)
         snapshot = None
@@ -171,11 +176,20 @@ class _Planner:
             ),
         )
         self.next[name] = reuse or PENDING
+        self.schemas[name] = wished.body["schema"]
 
-    def _held_up(self, name: str, wished: WishedModel, upstream: str, live: str | None) -> None:
-        """An upstream that is held and was never live: nothing that needs it can be built."""
+    def _stuck(self, wished: WishedModel) -> str | None:
+        """An upstream whose schema will not be the one this definition was declared against; None if all fit."""
+        for need in wished.body["needs"]:
+            if self.schemas.get(need["model"], need["schema"]) != need["schema"]:
+                return str(need["model"])
+        return None
+
+    def _held_up(self, name: str, wished: WishedModel, why: tuple[str, str], live: str | None) -> None:
+        """An upstream that is not, or not as the file wishes it: nothing that needs it so can be built."""
+        upstream, how = why
         hold = next((h.hold for h in self.held if h.model == upstream), 0)
-        text = f"needs {upstream}, which is held and was never live"
+        text = f"needs {upstream} as the file wishes it, which {how}"
         self.held.append(Held(name, "upstream", text, hold, wished.spec.family))
         if live is not None:
             self._keep(name, wished, live)
@@ -228,6 +242,7 @@ class _Planner:
     def _keep(self, name: str, wished: WishedModel, live: str, *, selected: bool = True) -> None:
         """The live version stays; plan a re-gate when its upstreams or (where selected) its gates have moved."""
         version = self.actual.versions[live]
+        self.schemas[name] = self.actual.definitions[version.definition].body["schema"]
         before = self._live_ups(version)
         upstreams = {model: self.next.get(model, live_version) for model, live_version in before.items()}
         why: list[Why] = []
