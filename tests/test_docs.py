@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,8 +24,10 @@ import typer
 from tools import errors_page
 
 from retinue.cli.main import app
+from retinue.cli.render_plan import render_plan
 from retinue.core.errors import RetinueError
 from retinue.loader import load, scaffold
+from retinue.project import Project
 from retinue.settings import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,6 +184,19 @@ def test_the_readme_shows_the_portfolio_that_init_writes(tmp_path: Path) -> None
     scaffold(tmp_path)
     readme = blocks(ROOT / "README.md")
     assert (tmp_path / "portfolio.yaml").read_text(encoding="utf-8") in [b.text for b in readme]
+
+
+@pytest.mark.e2e
+def test_the_readme_shows_the_plan_that_the_flights_example_makes(tmp_path: Path) -> None:
+    example = tmp_path / "flights"
+    shutil.copytree(ROOT / "examples" / "flights", example, ignore=shutil.ignore_patterns("data", "run", ".retinue"))
+    subprocess.run([sys.executable, "prepare.py", "data"], cwd=example, check=True)
+    project = Project(example)
+    try:
+        shown = render_plan(project.plan())
+    finally:
+        project.close()
+    assert shown in [block.text for block in blocks(ROOT / "README.md")]
 
 
 # ── errors ──────────────────────────────────────────────────────────────────────────────────────────────────
