@@ -51,7 +51,7 @@ def trees(count: int = 100, depth: int = 5, seed: int = 0) -> bytes:
             if leaf:
                 for key, value in zip(targets, (tree, node, 0, rng.random() / count), strict=True):
                     targets[key].append(value)
-    attributes = {f"nodes_{key}": values for key, values in nodes.items()}
+    attributes: dict[str, Any] = {f"nodes_{key}": values for key, values in nodes.items()}
     attributes |= {f"target_{key}": values for key, values in targets.items()}
     ensemble = helper.make_node("TreeEnsembleRegressor", ["X"], ["Y"], domain="ai.onnx.ml", n_targets=1, **attributes)
     graph = helper.make_graph(

@@ -16,15 +16,17 @@ from retinue.core.contract import Field
 from retinue.core.errors import InferenceError, RetinueError, UnavailableError
 from retinue.gateway.values import arrays
 
-Outputs = dict[str, Any]
-Done = Callable[[Outputs | None, RetinueError | None], None]
+Outputs = dict[str, list[Any]]
+"""Output name → one value per row, or one list per row for outputs of several columns."""
+
+Done = Callable[[dict[str, Any] | None, RetinueError | None], None]
 
 
 class Runner(Protocol):
     """Runs one batch of a loaded model and calls `done` exactly once, on the loop's thread, now or later."""
 
     def run(self, columns: dict[str, Any], done: Done) -> None:
-        """Outputs by name, or the error that the whole batch has."""
+        """Numpy outputs by name, or the error that the whole batch has."""
 
 
 class Item(Protocol):
@@ -81,11 +83,12 @@ class Batcher:
         except Exception as error:  # noqa: BLE001  one model's fault must leave the loop and the other models unharmed
             self._ran(None, InferenceError(f"{type(error).__name__}: {error}"))
 
-    def _ran(self, outputs: Outputs | None, error: RetinueError | None) -> None:
+    def _ran(self, outputs: dict[str, Any] | None, error: RetinueError | None) -> None:
         items, self._running = self._running, []
         self._busy = self._more()
         if outputs is not None:
-            for item, part in zip(items, split(outputs, [item.rows for item in items]), strict=True):
+            lists = {name: array.tolist() for name, array in outputs.items()}
+            for item, part in zip(items, split(lists, [item.rows for item in items]), strict=True):
                 item.finish(part, None)
         elif isinstance(error, InferenceError) and len(items) > 1:
             self._alone.extend(items)

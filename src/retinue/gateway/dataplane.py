@@ -34,6 +34,9 @@ class Table(Protocol):
     def column(self, name: str, rows: Sequence[int]) -> Column:
         """The values of one field in these rows; None where it is missing."""
 
+    def values(self, names: Sequence[str], row: int) -> Column:
+        """The values of several fields in one row."""
+
 
 class Part:
     """Rows that one model answered together."""
@@ -134,6 +137,11 @@ class DataPlane:
 
     # ------------------------------------------------------------------------------------------------------ route
     def _scatter(self, call: Call, route: Route) -> None:
+        if call.rows == 1:
+            values = dict(zip(route.keys, call.table.values(route.keys, 0), strict=True))
+            name = call.release.select(route, values)
+            self._send(call, route, name, [0], [[value] for value in values.values()])
+            return
         every = range(call.rows)
         columns = [call.table.column(key, every) for key in route.keys]
         groups: dict[str | None, list[int]] = {}
@@ -143,15 +151,19 @@ class DataPlane:
         for name, rows in groups.items():
             if call.closed:
                 return
-            if name is None:
-                self._unknown(call, route, rows, columns)
-                continue
-            try:
-                plan = call.release.plan(name)
-            except UnavailableError as problem:
-                self._second(call, route, rows, "unavailable", problem)
-                continue
-            self._start(call, plan, rows, fallback=False)
+            self._send(call, route, name, rows, columns)
+
+    def _send(self, call: Call, route: Route, name: str | None, rows: list[int], columns: list[Column]) -> None:
+        """Rows that select the same member go to it, or to the fallback."""
+        if name is None:
+            self._unknown(call, route, rows, columns)
+            return
+        try:
+            plan = call.release.plan(name)
+        except UnavailableError as problem:
+            self._second(call, route, rows, "unavailable", problem)
+            return
+        self._start(call, plan, rows, fallback=False)
 
     def _unknown(self, call: Call, route: Route, rows: list[int], columns: list[Column]) -> None:
         """Rows whose key names no member of this release."""
@@ -184,6 +196,8 @@ class DataPlane:
     # ------------------------------------------------------------------------------------------------ clean, run
     def _start(self, call: Call, plan: Plan, rows: Sequence[int], *, fallback: bool) -> None:
         """Clean all columns of all nodes, then run the nodes that wait for nothing."""
+        if len(rows) == 1 and self._start_one(call, plan, rows, fallback):
+            return
         columns: list[list[Column | None]] = []
         missing: list[list[bool]] = []
         problems: dict[int, str] = {}
@@ -212,6 +226,24 @@ class DataPlane:
             for node, gaps in zip(plan.graph.nodes, missing, strict=True)
         ]
         group.start(columns, keys)
+
+    def _start_one(self, call: Call, plan: Plan, rows: Sequence[int], fallback: bool) -> bool:
+        """The same for one row in which nothing is wrong; False when it needs the closer look."""
+        columns: list[list[Column | None]] = []
+        keys: list[BatchKey] = []
+        for cleaner, places in plan.readers:
+            values = call.table.values(cleaner.names, rows[0])
+            key = cleaner.key(values)
+            if key is None:
+                return False
+            keys.append(key)
+            if places is None:
+                columns.append([[value] for value in values])
+            else:
+                columns.append([None if place < 0 else [values[place]] for place in places])
+        call.open += 1
+        Group(self, call, plan, rows, fallback).start(columns, keys)
+        return True
 
     def _refuse(self, call: Call, plan: Plan, rows: Sequence[int], problems: dict[int, str], fallback: bool) -> None:
         """The bad rows are answered with what is wrong with them, the others run."""
@@ -312,7 +344,7 @@ class Group:
             if source.node >= 0:
                 outputs = self.outputs[source.node]
                 assert outputs is not None
-                self.runs[index].columns[position] = outputs[source.output].tolist()
+                self.runs[index].columns[position] = outputs[source.output]
 
     def _queue(self, index: int) -> None:
         batcher = self.plan.models[index].batcher

@@ -33,7 +33,7 @@ _STATUS: tuple[tuple[type[RetinueError], int], ...] = (
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
 
-Door = Callable[[Exchange, tuple[str, ...]], None]
+Door = Callable[[Exchange], None]
 
 
 class Doors:
@@ -42,7 +42,7 @@ class Doors:
     def __init__(self, plane: DataPlane, meter: Meter) -> None:
         self._plane = plane
         self._meter = meter
-        self._known: dict[bytes, tuple[str, ...]] = {}  # paths that were taken apart already
+        self._known: dict[bytes, tuple[tuple[bytes, ...], Door]] = {}  # paths that were taken apart already
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or when the data plane has. Never raises."""
@@ -54,40 +54,39 @@ class Doors:
             exchange.refuse(500, f"{type(error).__name__}: {error}")
 
     def _dispatch(self, exchange: Exchange) -> None:
-        match self._words(exchange.path):
-            case ("predict", name):
-                self._only(exchange, _POST, partial(self._predict, name=name))
-            case ("v2", "models", name, "infer"):
-                self._only(exchange, _POST, partial(self._infer, name=name, version=None))
-            case ("v2", "models", name, "versions", version, "infer"):
-                self._only(exchange, _POST, partial(self._infer, name=name, version=version))
-            case words:
-                self._only(exchange, _GET, partial(self._describe, words=words))
-
-    def _words(self, path: bytes) -> tuple[str, ...]:
-        found = self._known.get(path)
+        found = self._known.get(exchange.path)
         if found is None:
-            try:
-                parts = path.partition(b"?")[0].split(b"/")
-                found = tuple(unquote_to_bytes(part).decode() for part in parts[1:] if part)
-            except UnicodeDecodeError as error:
-                raise RequestError("the path is not UTF-8") from error
+            found = self._resolve(exchange.path)
             if len(self._known) < 20_000:
-                self._known[path] = found
-        return found
-
-    def _only(self, exchange: Exchange, methods: tuple[bytes, ...], door: Callable[[Exchange], None]) -> None:
+                self._known[exchange.path] = found
+        methods, door = found
         if exchange.method not in methods:
-            if methods is _GET and not self._exists(exchange):
-                raise UnknownModelError(f"nothing is served at {exchange.path.decode('latin-1')!r:.200}", hint=_PATHS)
             allowed = b", ".join(methods)
             exchange.refuse(405, f"use {methods[0].decode()} here", b"\r\nallow: " + allowed)
             return
         door(exchange)
 
-    def _exists(self, exchange: Exchange) -> bool:
-        words = self._words(exchange.path)
-        return words == ("openapi.json",) or words[:1] == ("v2",)
+    def _resolve(self, path: bytes) -> tuple[tuple[bytes, ...], Door]:
+        """The methods and the door of a path. Raises UnknownModelError when there is nothing at it."""
+        try:
+            parts = path.partition(b"?")[0].split(b"/")
+            words = tuple(unquote_to_bytes(part).decode() for part in parts[1:] if part)
+        except UnicodeDecodeError as error:
+            raise RequestError("the path is not UTF-8") from error
+        match words:
+            case ("predict", name):
+                return _POST, partial(self._predict, name=name)
+            case ("v2", "models", name, "infer"):
+                return _POST, partial(self._infer, name=name, version=None)
+            case ("v2", "models", name, "versions", version, "infer"):
+                return _POST, partial(self._infer, name=name, version=version)
+            case ("v2",) | ("v2", "health", "live" | "ready") | ("v2", "models") | ("openapi.json",):
+                return _GET, partial(self._describe, words=words)
+            case ("v2", "models", _) | ("v2", "models", _, "ready"):
+                return _GET, partial(self._describe, words=words)
+            case ("v2", "models", _, "versions", _) | ("v2", "models", _, "versions", _, "ready"):
+                return _GET, partial(self._describe, words=words)
+        raise UnknownModelError(f"nothing is served at {path.decode('latin-1')!r:.200}", hint=_PATHS)
 
     # -------------------------------------------------------------------------------------------------- inference
     def _predict(self, exchange: Exchange, name: str) -> None:
@@ -168,7 +167,7 @@ class Doors:
                 exchange.reply(200, rows.openapi(self._plane.release()))
                 return
             case _:
-                raise UnknownModelError(f"nothing is served at {exchange.path.decode('latin-1')!r:.200}", hint=_PATHS)
+                raise AssertionError(words)  # `_resolve` lets no other in
         exchange.reply(200, orjson.dumps(body))
 
 

@@ -43,6 +43,11 @@ class ColumnTable:
             return [None] * len(rows)
         return values if len(rows) == self._rows else [values[row] for row in rows]
 
+    def values(self, names: Sequence[str], row: int) -> Column:
+        """Several inputs of one row."""
+        columns = [self._columns.get(name) for name in names]
+        return [None if column is None else column[row] for column in columns]
+
 
 class InferRequest(NamedTuple):
     """A parsed inference request. `outputs` None means all."""
@@ -251,10 +256,9 @@ def _gather(call: Call, field: Field) -> list[Any]:
     for part in parts:
         if field.name not in part.outputs:
             raise InferenceError(f"{part.model.served.name!r} has no output {field.name!r}, which other rows have")
-    if len(parts) == 1:
-        return list(parts[0].outputs[field.name].ravel().tolist())
-    rows: list[Any] = [None] * call.rows
-    for part in parts:
-        for row, value in zip(part.rows, part.outputs[field.name].tolist(), strict=True):
-            rows[row] = value
+    rows: list[Any] = [None] * call.rows if len(parts) > 1 else parts[0].outputs[field.name]
+    if len(parts) > 1:
+        for part in parts:
+            for row, value in zip(part.rows, part.outputs[field.name], strict=True):
+                rows[row] = value
     return rows if field.width == 1 else [value for row in rows for value in row]

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -59,16 +60,22 @@ class RecordKeeper:
             self._lock: IO[bytes] = (folder / "serve.lock").open("ab")
         except OSError as error:
             raise StateUnavailableError(f"cannot write to the releases folder: {error}", where=str(folder)) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not self._take():
             self._lock.close()
             other = read_record(folder)
             raise UnavailableError(
                 f"this stage is served already{f' by process {other.pid} at {other.url}' if other else ''}",
                 hint="Stop it first, or serve another stage.",
-            ) from error
+            )
         self._path.unlink(missing_ok=True)  # what a killed supervisor left
+
+    def _take(self) -> bool:
+        for _ in range(5):  # somebody who reads the record holds the lock for a moment
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            time.sleep(0.05)
+        return False
 
     def write(self, record: ServeRecord) -> None:
         """Replace the record in one step; a full disk is no reason to stop serving."""

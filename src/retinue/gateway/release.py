@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 from retinue.core.contract import Field
 from retinue.core.errors import UnavailableError, UnknownModelError
-from retinue.core.routing import Graph, graph_of, key_text, member_name, member_pattern, placeholders
+from retinue.core.routing import Graph, Node, graph_of, key_text, member_name, member_pattern, placeholders
 from retinue.core.state import ServedEndpoint, ServedModel
 from retinue.gateway.pool import LoadedModel, Pool
+from retinue.gateway.values import RowCleaner
 from retinue.store.releasefile import ReleaseFile
+
+Reader = tuple[RowCleaner, tuple[int, ...] | None]
+"""Cleans the request's fields of a node; and where each input is among them, -1 for an upstream's (None: in order)."""
 
 Contract = tuple[tuple[Field, ...], tuple[Field, ...]]
 """What a request brings, what it gets."""
@@ -23,6 +27,7 @@ class Plan:
     graph: Graph
     models: tuple[LoadedModel, ...]
     after: tuple[tuple[int, ...], ...]  # per node, the nodes it waits for
+    readers: tuple[Reader, ...]  # per node, how one row is read
 
     @property
     def model(self) -> LoadedModel:
@@ -36,6 +41,11 @@ class Route:
 
     endpoint: ServedEndpoint
     keys: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The model that a `select` without fields names."""
+        return self.endpoint.select
 
 
 class PinnedRelease:
@@ -51,6 +61,7 @@ class PinnedRelease:
         self.failed = {name: loaded.reason for name, loaded in models.items() if loaded.reason}
         self._plans: dict[str, Plan | UnavailableError] = {}
         self._fields: dict[str, Contract] = {}
+        self._members: dict[tuple[str, ...], str] = {}
 
     @property
     def names(self) -> list[str]:
@@ -70,14 +81,22 @@ class PinnedRelease:
 
     def select(self, route: Route, values: dict[str, object]) -> str | None:
         """The member these key values name, None when there is no such member in the release."""
+        if not route.keys:
+            return route.name if route.name in self.models else None
         texts: dict[str, str] = {}
         for key in route.keys:
             text = key_text(values.get(key))
             if text is None:
                 return None
             texts[key] = text
-        name = member_name(route.endpoint.select, texts)
-        return name if name in self.models else None
+        member = (route.endpoint.name, *texts.values())
+        found = self._members.get(member)
+        if found is None:
+            found = member_name(route.endpoint.select, texts)
+            if found not in self.models:
+                return None
+            self._members[member] = found  # as many as there are members
+        return found
 
     def fields(self, name: str) -> Contract:
         """What a request for this name brings and what it gets. Raises UnknownModelError or UnavailableError."""
@@ -131,7 +150,16 @@ class PinnedRelease:
             if loaded.reason:
                 upstream = "" if loaded.served.name == name else f" (its upstream {loaded.served.name})"
                 return UnavailableError(f"model {name!r} is not available{upstream}: {loaded.reason}")
-        return Plan(graph, models, tuple(node.after for node in graph.nodes))
+        return Plan(graph, models, tuple(node.after for node in graph.nodes), tuple(map(_reader, graph.nodes)))
+
+
+def _reader(node: Node) -> Reader:
+    own = [(field, source) for field, source in zip(node.inputs, node.sources, strict=True) if source.node < 0]
+    cleaner = RowCleaner([source.field for _, source in own], [field for field, _ in own])
+    if len(own) == len(node.inputs):
+        return cleaner, None
+    order = iter(range(len(own)))
+    return cleaner, tuple(-1 if source.node >= 0 else next(order) for source in node.sources)
 
 
 async def prepare(file: ReleaseFile, pool: Pool) -> PinnedRelease:

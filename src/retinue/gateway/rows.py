@@ -30,6 +30,11 @@ class RowTable:
         every = self.rows
         return [every[row].get(name) for row in rows]
 
+    def values(self, names: Sequence[str], row: int) -> Column:
+        """Several fields of one row."""
+        get = self.rows[row].get
+        return [get(name) for name in names]
+
 
 def parse(body: bytes) -> RowTable:
     """`{"rows": [{…}, …]}` or one row as an object. Raises RequestError."""
@@ -52,7 +57,7 @@ def answer(call: Call) -> bytes:
         predictions[row] = {"error": error.message}
     for part in call.parts:
         names = list(part.outputs)
-        columns = [part.outputs[name].tolist() for name in names]
+        columns = [part.outputs[name] for name in names]
         for position, row in enumerate(part.rows):
             predictions[row] = {name: column[position] for name, column in zip(names, columns, strict=True)}
     return orjson.dumps(

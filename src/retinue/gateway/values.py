@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from retinue.core.batching import BatchKey, batch_key
 from retinue.core.contract import Field
 
 Column = list[Any]
@@ -36,6 +37,35 @@ def clean(values: Column, field: Field) -> Cleaned:
     if (field.nullable or not missing) and _fits(values, kinds, field.dtype):
         return Cleaned(values, missing, None)
     return _one_by_one(values, field)
+
+
+class RowCleaner:
+    """Checks single rows, the most common request: which combinations of types are right is found out once each."""
+
+    __slots__ = ("_fields", "_good", "_integers", "names")
+
+    def __init__(self, names: Sequence[str], fields: Sequence[Field]) -> None:
+        self.names = tuple(names)  # of the request's fields, in the order of `fields`
+        self._fields = tuple(fields)
+        self._integers = tuple(index for index, field in enumerate(fields) if field.dtype == "INT64")
+        self._good: dict[tuple[type, ...], BatchKey] = {}
+
+    def key(self, values: Column) -> BatchKey | None:
+        """The batch key of a row that is right as it is; None for one that needs a closer look."""
+        kinds = tuple(map(type, values))
+        found = self._good.get(kinds)
+        if found is None:
+            cleaned = [clean([value], field) for value, field in zip(values, self._fields, strict=True)]
+            if any(c.problems or c.values[0] is not value for c, value in zip(cleaned, values, strict=True)):
+                return None
+            found = batch_key(self._fields, [c.missing for c in cleaned])
+            if len(self._good) < 1024:
+                self._good[kinds] = found
+        for index in self._integers:
+            value = values[index]
+            if value is not None and not -_INT64 <= value < _INT64:
+                return None
+        return found
 
 
 def arrays(columns: Sequence[Column], fields: Sequence[Field]) -> dict[str, Any]:
