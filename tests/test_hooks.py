@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from tools import hooks
 
 STORE = hooks.ROOT / "src" / "retinue" / "store"
