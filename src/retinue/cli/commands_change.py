@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from retinue.project import Asked, Project
 
 PlanFile = Annotated[
-    Path | None, typer.Argument(metavar="[PLANFILE]", help="A plan saved by `retinue plan --out`; without, of now.")
+    Path | None, typer.Argument(metavar="PLANFILE", help="A plan saved by `retinue plan --out`; without, of now.")
 ]
 ToRelease = Annotated[
     int | None, typer.Option("--to", metavar="N", help="Go back to the content of release N as a whole.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from retinue.project import Project
 
 Check = Annotated[bool, typer.Option("--plan", help="Also plan: what the file would change, and newer data.")]
-MaybeModel = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="One model; without, all releases.")]
+MaybeModel = Annotated[str | None, typer.Argument(metavar="MODEL", help="One model; without, all releases.")]
 Two = Annotated[str, typer.Argument(metavar="MODEL@VERSION|RELEASE", help="A version of a model, or a release number.")]
 When = Annotated[
     str, typer.Argument(metavar="TIME", help='A moment, local time unless it says otherwise: "2026-01-31 12:00", …Z.')

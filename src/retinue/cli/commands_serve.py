@@ -64,9 +64,10 @@ def predict(
     from retinue.client import Client
 
     rows = read_rows(row or [], file)
-    with _frame(context).project(to) as project:
-        address = url or _url(project)
-    with Client(address) as client:
+    if url is None:
+        with _frame(context).project(to) as project:
+            url = _url(project)
+    with Client(url) as client:
         answers = client.predict(endpoint, rows)
     return _told(answers, output)
 

@@ -13,8 +13,8 @@ from retinue.cli.options import Format, Output
 if TYPE_CHECKING:
     from retinue.project import Project
 
-Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where; made if it is not there.")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Environments; all if none is named.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; made if it is not there.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Environments; all if none is named.")]
 Refresh = Annotated[bool, typer.Option("--refresh", help="Take the newest versions that the requirements allow.")]
 Grace = Annotated[float, typer.Option("--grace", min=0, metavar="DAYS", help="Keep what was used in the last days.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from retinue.cli import commands_change, commands_look, commands_serve, commands_start
-from retinue.cli.frame import DONE, FAILED, USAGE, Frame, guarded, say
+from retinue.cli.frame import DONE, FAILED, INTERRUPTED, USAGE, Frame, guarded, say
 
 app = typer.Typer(
     name="retinue",
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
 
     def work() -> object:
         try:
-            return command.main(arguments, prog_name="retinue", standalone_mode=False, obj=frame)
+            code = command.main(arguments, prog_name="retinue", standalone_mode=False, obj=frame)
         except typer.Abort:
             say("aborted: nothing was changed")
             return FAILED
@@ -62,6 +62,9 @@ def run(arguments: list[str]) -> int:
             if getattr(error, "exit_code", None) is None or not hasattr(error, "format_message"):
                 raise
             return _wrong_usage(error)
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this code
+            raise KeyboardInterrupt
+        return code
 
     return guarded(work, frame)
 

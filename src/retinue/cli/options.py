@@ -40,8 +40,8 @@ Out = Annotated[Path | None, Option("--out", metavar="FILE", help="Save the plan
 Detailed = Annotated[bool, Option("--detailed-exitcode", help="Exit with 0: no changes, 1: failed, 2: changes.")]
 Limit = Annotated[int, Option("--limit", "-n", min=1, help="At most so many, the newest first.")]
 Model = Annotated[str, Argument(metavar="MODEL", help="The model's name.")]
-Models = Annotated[list[str], Argument(metavar="MODEL…", help="Names of models.")]
-MaybeModels = Annotated[list[str] | None, Argument(metavar="[MODEL…]", help="Names of models.")]
+Models = Annotated[list[str], Argument(metavar="MODEL", help="Names of models.")]
+MaybeModels = Annotated[list[str] | None, Argument(metavar="MODEL", help="Names of models.")]
 VersionRef = Annotated[
     str, Argument(metavar="MODEL[@VERSION]", help="The live version, or the one whose id starts with VERSION.")
 ]

@@ -93,7 +93,7 @@ class LiveProgress(Progress):
         from rich.console import Group
         from rich.live import Live
 
-        return Live(Group(self._models, self._bars), console=self._bars.console, transient=True, refresh_per_second=8)
+        return Live(Group(self._models, self._bars), console=self._bars.console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         """Begin to draw."""

@@ -11,7 +11,7 @@ from retinue.cli.words import listed, table, took
 from retinue.control.events import ModelResult, Outcome
 from retinue.core.gates import GateResult, describe
 from retinue.core.identity import short
-from retinue.core.plan import Plan, Route
+from retinue.core.plan import Build, Plan, Route
 
 Json = Any
 _KNOWN = {f.name for f in fields(GateResult)}
@@ -65,7 +65,7 @@ def render_outcome(outcome: Outcome, plan: Plan | None, stage: str) -> str:
         *[_failure(m) for m in outcome.models if m.status == "failed"],
         _gates(outcome.models),
         _skipped(outcome.models),
-        _release(outcome, stage),
+        _release(outcome, plan, stage),
         _next(outcome, plan, stage),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -107,7 +107,7 @@ def _skipped(models: Sequence[ModelResult]) -> list[str]:
     return [f"skipped {text}: {listed(names)}" for text, names in why.items()]
 
 
-def _release(outcome: Outcome, stage: str) -> list[str]:
+def _release(outcome: Outcome, plan: Plan | None, stage: str) -> list[str]:
     if outcome.release is not None:
         replaced = f"it replaces release {outcome.before}" if outcome.before else "it is the first"
         lines = [f"Release {outcome.release} is live on stage {stage}; {replaced}."]
@@ -115,6 +115,10 @@ def _release(outcome: Outcome, stage: str) -> list[str]:
         lines = [f"No new release: stage {stage} stays at release {outcome.before}."]
     else:
         lines = [f"No release: stage {stage} still has none."]
+    live = {s.model: s.live for s in plan.steps if isinstance(s, Build)} if plan else {}
+    same = [m.model for m in outcome.models if m.version is not None and live.get(m.model) == m.version]
+    if same:
+        lines.append(f"Built the same, to the byte, as what is live: {listed(same)}.")
     if outcome.settings is not None:
         lines.append(f"Settings revision {outcome.settings} is recorded.")
     return lines

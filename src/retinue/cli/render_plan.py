@@ -336,7 +336,7 @@ def _summary(plan: Plan) -> str:
     parts += [count(endpoints, "endpoint")] if endpoints else []
     parts += ["settings"] if any(isinstance(s, Configure) for s in plan.steps) else []
     parts += _counted({"held": len(plan.held)})
-    time = f" About {about(plan.forecast)}." if plan.forecast is not None and builds else ""
+    time = f" About {about(plan.forecast)}." if plan.forecast is not None and trained else ""
     end = f" Blocked: {count(len(plan.blocked), 'danger')} to be named first." if plan.blocked else ""
     return f"Plan: {', '.join(parts)}.{time}{end}"
 
