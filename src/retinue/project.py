@@ -228,11 +228,11 @@ class Project:
 
     def publish(self) -> Path | None:
         """Write the current release's file if it is not what gateways are pointed at (a crash came between)."""
-        from retinue.store.releasefile import current
+        from retinue.store.releasefile import is_whole
 
         folder = self.releases
         release = self.registry.current(self.portfolio.name, self.stage)
-        if release is None or current(folder) == release.number:
+        if release is None or is_whole(folder, release.number):
             return None
         return publish(self.registry, folder, self.portfolio.name, self.stage)
 

@@ -173,6 +173,10 @@ def _trainers() -> Trainers:
     return trainers
 
 
+def _lasting(workers: int) -> Trainers:
+    return _trainers()
+
+
 @dataclass(frozen=True)
 class Harbour:
     """A portfolio's folder and what tests do with it."""
@@ -216,7 +220,7 @@ class Harbour:
         """Do something with a project of its own, closed afterwards."""
         project = self.project()
         try:
-            with mock.patch.object(workshop, "Trainers", lambda workers: _trainers()):
+            with mock.patch.object(workshop, "Trainers", _lasting):
                 return act(project)
         finally:
             project.close()

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.routes.harbour import DELAY, LATE, MEMBERS, MODELS, PORTFOLIO, Harbour, kinds, statuses, steps, write
 
 from retinue.core.errors import ConflictError, PortfolioError, StateError, UsageError
 from retinue.core.plan import Build
 from retinue.project import Asked
 from retinue.store.releasefile import current
-from tests.routes.harbour import DELAY, LATE, MEMBERS, MODELS, PORTFOLIO, Harbour, kinds, statuses, steps, write
 
 pytestmark = pytest.mark.e2e
 

@@ -91,6 +91,18 @@ def current(folder: Path) -> int | None:
     return found.number if found else None
 
 
+def is_whole(folder: Path, number: int) -> bool:
+    """Whether gateways are pointed at release `number` and its file is there, undamaged."""
+    try:
+        there = pointer(folder)
+        if there is None or there.number != number:
+            return False
+        with ReleaseFile(folder / f"{number}.release") as file:
+            return file.digest == there.digest
+    except CorruptArtifactError:
+        return False
+
+
 class ReleaseFile:
     """An opened release file; the whole file is verified once, records are parsed when asked for.
 
