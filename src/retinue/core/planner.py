@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from retinue.core.declaration import differences
+from retinue.core.identity import canonical
 from retinue.core.plan import (
     Build,
     Configure,
@@ -130,10 +131,10 @@ class _Planner:
         return (Why("DATA", "newer data" if newer else f"cutoff {before} → {now}"),)
 
     def _newer(self, wished: WishedModel, version: Version) -> bool:
-        if wished.definition != version.definition:
-            return False
-        snapshot = self.actual.snapshots[version.snapshot].body
-        return bool(snapshot["tables"] != wished.fresh["tables"])
+        """Whether rows that the live version reads have changed since its snapshot, as far as both read the same."""
+        today = {canonical(_asked(t)): t for t in wished.fresh["tables"]}
+        pinned = self.actual.snapshots[version.snapshot].body["tables"]
+        return any(today.get(canonical(_asked(t)), t) != t for t in pinned)
 
     def _build(self, name: str, wished: WishedModel, why: tuple[Why, ...], live: str | None) -> None:
         """Plan a build, unless it is held: then the live version stays, and is re-gated if its upstreams move."""
@@ -396,3 +397,8 @@ class _Planner:
     def _guess(self, kind: str, step: Build | Regate) -> float | None:
         seconds = self.actual.seconds
         return seconds.get((kind, step.model)) or seconds.get((kind, step.family or ""))
+
+
+def _asked(table: Mapping[str, Json]) -> list[Json]:
+    """What a snapshot's table entry is an answer to."""
+    return [table["table"], table["filters"], table["columns"]]

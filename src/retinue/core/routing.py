@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from retinue.core.contract import Field
 from retinue.core.errors import UnavailableError
+from retinue.core.family import escape
 from retinue.core.state import ServedModel
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -82,7 +82,7 @@ def member_name(select: str, values: Mapping[str, str]) -> str:
     >>> member_name("late-{origin}", {"origin": "a/b"})
     'late-a%2Fb'
     """
-    return _PLACEHOLDER.sub(lambda match: quote(values[match[1]], safe=""), select)
+    return _PLACEHOLDER.sub(lambda match: escape(values[match[1]]), select)
 
 
 def member_pattern(select: str) -> re.Pattern[str]:
