@@ -116,7 +116,7 @@ def whole(harbour: Harbour) -> None:
 
 
 def survive(
-    start: Harbour, name: str, change: Callable[[Harbour], None], after: Collection[str] = tuple(e.name for e in Effect)
+    start: Harbour, name: str, change: Callable[[Harbour], None], after: Collection[str] = Effect.__members__
 ) -> list[str]:
     """Kill after each effect of the apply that follows `change`, apply again, compare. Returns the effects."""
     undisturbed = copied(start, f"{name}-undisturbed")

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
-from retinue.control.leases import LEASE_SECONDS, LeaseKeeper, later, tidy
+from retinue.control.leases import LEASE_SECONDS, LeaseKeeper, later, tidy, untold
 from retinue.control.publish import publish
 from retinue.control.run import Builder, Patch, Run, Tools
 from retinue.control.verdicts import Candidate, settle
@@ -103,7 +103,7 @@ class Applier:
             self.on_effect(Effect.APPLY_CLOSED, apply_id)
             self.registry.free(lease)
         except StateUnavailableError:
-            # The database went away: the record stays "running" and the lease runs out; the next apply closes both.
+            untold(apply_id, lease)
             self.observer(Event("line", text="the end of this apply could not be recorded; the next one will"))
 
     # ── the run ─────────────────────────────────────────────────────────────────────────────────────────────

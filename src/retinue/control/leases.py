@@ -22,6 +22,8 @@ from retinue.core.state import Lease
 from retinue.store.base import Registry
 
 LEASE_SECONDS = 60.0
+_UNTOLD: dict[str, Lease] = {}
+"""Apply id → its lease, of applies of this very process whose end the database did not take."""
 _MARK = re.compile(r"pid (\d+) \[([0-9a-f]+)-(\d+)\]$")
 
 
@@ -52,17 +54,27 @@ def tidy(registry: Registry, portfolio: str, stage: str, holder: str, now: str) 
 
     A record is taken for abandoned when its process is gone, or when it holds no lease and is not known to live.
     """
+    running = registry.applies(portfolio, stage, "running")
+    for record in running:
+        if record.id in _UNTOLD:
+            registry.free(_UNTOLD[record.id])
     held: set[str] = set()
     for lease in registry.leases(portfolio, stage, now):
         if is_gone(lease.holder):
             registry.free(lease)
         else:
             held.add(lease.holder)
-    for record in registry.applies(portfolio, stage, "running"):
+    for record in running:
         theirs = str(record.plan.get("holder", ""))
-        if is_gone(theirs) or (theirs not in held and (theirs == holder or not _MARK.search(theirs))):
+        over = is_gone(theirs) or _UNTOLD.pop(record.id, None) is not None
+        if over or (theirs not in held and (theirs == holder or not _MARK.search(theirs))):
             with contextlib.suppress(StateError):  # somebody else tidies at the same time
                 registry.end_apply(record.id, status="interrupted", now=now, summary={"error": "killed"})
+
+
+def untold(apply_id: str, lease: Lease) -> None:
+    """Remember that this apply is over though its record and its lease could not be ended: `tidy` will."""
+    _UNTOLD[apply_id] = lease
 
 
 def _machine() -> str:
