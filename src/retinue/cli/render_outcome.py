@@ -84,7 +84,8 @@ def _failure(result: ModelResult) -> list[str]:
     if error is None:
         return [f"{result.model}: failed: {result.text}"]
     place = f"{error.where}: " if error.where and error.where != result.model else ""
-    lines = f"{result.model}: failed: {place}{error.message}".split("\n")
+    message = error.message.removeprefix(f"{result.model}: ")
+    lines = f"{result.model}: failed: {place}{message}".split("\n")
     return [lines[0], *(f"  {line}" for line in lines[1:]), f"  hint: {error.hint}"]
 
 
