@@ -275,3 +275,19 @@ def test_edge_rows_vary_one_column_at_a_time_on_a_typical_row() -> None:
     assert None in edges["c"].tolist()
     assert "" in edges["c"].tolist()
     assert not set(edges["c"].tolist()) <= {None, "", "x", "y", "zz"}
+
+
+@pytest.mark.e2e
+def test_an_input_without_which_the_model_has_no_answer_is_not_nullable_in_what_serves(
+    built: Callable[..., Served],
+) -> None:
+    served = built("StandardScaler(), HOT, LogisticRegression()")
+    nullable = {field["name"]: field["nullable"] for field in served.signature["inputs"]}
+    assert nullable == {"a": False, "b": False, "h": False, "f": False, "c": True}
+    assert all(f["nullable"] for f in built("FILL, HOT, LogisticRegression()").signature["inputs"][:2])
+
+
+@pytest.mark.e2e
+def test_an_input_that_was_seen_missing_stays_nullable(built: Callable[..., Served]) -> None:
+    served = built('"passthrough", HOT, HistGradientBoostingClassifier(max_iter=5)', gaps=True)
+    assert {f["name"] for f in served.signature["inputs"] if f["nullable"]} == {"a", "b", "c"}

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from retinue.build.columns import Columns, Table, attach, to_columns, upstream_rows
+from retinue.build.columns import Table, attach, to_columns, upstream_rows
+from retinue.build.compile import choose
 from retinue.build.dataset import DataSet, split, training
 from retinue.build.folds import Fold, HashFold, folds, hash_folds, in_fold
 from retinue.build.workshop import Workshop
@@ -55,7 +56,7 @@ def mapped_fields(spec: ModelSpec, beside: Beside) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class FoldModel:
-    """An upstream as it would have been before a fold: an artifact, by digest, in its native format."""
+    """An upstream as it would have been before a fold: an artifact by digest, and how it is loaded."""
 
     artifact: str
     format: str
@@ -133,7 +134,8 @@ class Chain:
                 deep, deep_answered = self._values(part, deeper, beside, cutoff)
                 table, known = attach(table, deeper.column, deep), known & deep_answered
             model = self._fold_model(version, beside, fold)
-            outputs = self._fold_answers(version, model, to_columns(table, spec.features))
+            body = {"digest": model.artifact, "format": model.format, "signature": model.signature}
+            outputs = self.workshop.answers(version, to_columns(table, spec.features), body)
             values[chosen] = np.asarray(outputs[need.output], dtype=float)
             answered[chosen] = known
         return values, answered
@@ -179,18 +181,15 @@ class Chain:
             tables = training(self.workshop.tables, spec, pin, body["cutoff"], fold, mapped_fields(spec, beside))
             before = fold.train_before if isinstance(fold, Fold) else body["cutoff"]
             tables[data.primary] = self.out_of_fold(data, tables[data.primary], spec, beside, before)
-            result = self.workshop.train(spec, version.definition, tables, compiled=False)
-            artifact = self.workshop.artifacts.put_file(result.artifact)
-            model = FoldModel(artifact, result.format, result.signature)
+            result = self.workshop.train(spec, version.definition, tables)
+            # Every member of a family asks every fold: a proved conversion answers in this process, for nothing.
+            served = choose(result, to_columns(tables[data.primary], spec.features), self.workshop.trainers)
+            model = FoldModel(self.workshop.artifacts.put_file(served.artifact), served.format, dict(served.signature))
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.with_suffix(f".{threading.get_ident()}")
             scratch.write_bytes(msgspec.json.encode(model))
             scratch.replace(path)
             return model
-
-    def _fold_answers(self, version: Version, model: FoldModel, columns: Columns) -> Columns:
-        body = {"digest": model.artifact, "format": model.format, "signature": model.signature}
-        return self.workshop.native_answers(version, body, columns)
 
 
 def _read(path: Path) -> FoldModel | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,23 +117,37 @@ def edge_rows(columns: Columns, inputs: Sequence[Field]) -> dict[str, Array]:
 def choose(result: TrainResult, holdout: Columns, trainers: Trainers) -> Served:
     """Which artifact serves: the conversion if it is proved right and not slower, else the original with the reason.
 
-    `holdout` holds the features; at most the first 2,000 rows are used. Raises TrainingError when `compile` is
-    `require` and the original would serve, and when the original cannot be loaded.
+    `holdout` holds the features; at most the first 2,000 rows are used. An input that is never missing there, and
+    without which the model has no answer, is not nullable in what serves: the door refuses such a row. Raises
+    TrainingError when `compile` is `require` and the original would serve, and when it cannot be loaded.
     """
     inputs = result.request.inputs
-    if result.format == "onnx":
-        return _as_onnx(result, holdout)
     sample = {field.name: holdout[field.name][:MAX_ROWS] for field in inputs}
+    if result.format == "onnx":
+        return _as_onnx(result, sample)
     if not len(next(iter(sample.values()))):
         return _original(result, "there are no holdout rows to prove parity on", None, {})
     batches = [sample, edge_rows(sample, inputs)]
     answers, microseconds = trainers.probe(_probe(result), batches)
+    served = _proved(result, trainers, batches, answers, microseconds)
+    return _without_null(served, _indispensable(inputs, sample, answers[1]))
+
+
+# --------------------------------------------------------------------------------------------------------- choosing
+def _proved(
+    result: TrainResult,
+    trainers: Trainers,
+    batches: Sequence[Columns],
+    answers: Sequence[Answers],
+    microseconds: float | None,
+) -> Served:
+    """The first conversion that is proved equal, or the original."""
     latency = {} if microseconds is None else {"native": microseconds}
     compiled, reason, closest = result.compiled, result.compile_reason, None
     while compiled is not None:
         parity = _prove(compiled, answers, batches)
         if parity.ok:
-            return _faster(result, compiled, parity, latency, sample)
+            return _faster(result, compiled, parity, latency, batches[0])
         closest = _closer(closest, parity)
         compiled, _ = trainers.convert(result, compiled.way + 1)
     if closest is not None:
@@ -141,7 +155,35 @@ def choose(result: TrainResult, holdout: Columns, trainers: Trainers) -> Served:
     return _original(result, reason or "not converted", closest, latency)
 
 
-# --------------------------------------------------------------------------------------------------------- choosing
+def _indispensable(inputs: Sequence[Field], sample: Columns, edge: Answers) -> frozenset[str]:
+    """Inputs that no row of the sample lacks, and whose absence on a typical row leaves the model without answer."""
+    found, position = set(), 1  # the first edge row is the typical one
+    for field in inputs:
+        failed = sum(1 for row in edge.failed if row < position)
+        if field.nullable and not _missing(sample[field.name]).any():
+            silent = position in edge.failed or any(
+                values.dtype.kind == "f" and np.isnan(values[position - failed]).any()
+                for values in edge.outputs.values()
+            )
+            if silent:
+                found.add(field.name)
+        position += len(_odd(sample[field.name], field))
+    return frozenset(found)
+
+
+def _missing(values: Array) -> Array:
+    if values.dtype == object:
+        return np.array([value is None for value in values.tolist()], dtype=bool)
+    mask: Array = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
+    return mask
+
+
+def _without_null(served: Served, names: frozenset[str]) -> Served:
+    inputs = [{**field, "nullable": field["nullable"] and field["name"] not in names}
+              for field in served.signature["inputs"]]  # fmt: skip
+    return replace(served, signature={**served.signature, "inputs": inputs})
+
+
 def _probe(result: TrainResult) -> PredictRequest:
     request = result.request
     return PredictRequest(
@@ -216,17 +258,20 @@ def _original(result: TrainResult, reason: str, parity: Parity | None, latency: 
     return Served(result.artifact, result.format, result.signature, reason, parity, latency)
 
 
-def _as_onnx(result: TrainResult, holdout: Columns) -> Served:
+def _as_onnx(result: TrainResult, sample: Columns) -> Served:
     """A model that was returned as ONNX: nothing to prove, but it must run."""
-    sample = {field.name: holdout[field.name][:MAX_ROWS] for field in result.request.inputs}
+    inputs = result.request.inputs
     try:
         latency = _latency(result.artifact, result.signature, sample)
+        model = load(str(result.artifact), "onnx", dict(result.signature))
+        needed = _indispensable(inputs, sample, Answers(model.run(edge_rows(sample, inputs)), {}))
+        model.close()
     except ModelError as error:
         raise TrainingError(
             f"{result.request.model}: the returned ONNX model does not run: {_line(error, result.artifact)}",
             hint="Export it for an operator set that onnxruntime knows, with the declared inputs and outputs.",
         ) from error
-    return Served(result.artifact, "onnx", result.signature, None, None, {"compiled": latency})
+    return _without_null(Served(result.artifact, "onnx", result.signature, None, None, {"compiled": latency}), needed)
 
 
 def _latency(path: Path, signature: Mapping[str, Json], sample: Columns) -> float:

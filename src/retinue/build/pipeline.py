@@ -170,7 +170,7 @@ class Pipeline:
             say(spec.name, "upstream columns, out of fold")
             tables[data.primary] = self.chain.out_of_fold(data, tables[data.primary], spec, beside, step.data["cutoff"])
         say(spec.name, f"training on {tables[data.primary].num_rows:,} rows")
-        result = self.workshop.train(spec, step.definition, tables, compiled=True)
+        result = self.workshop.train(spec, step.definition, tables)
         say(spec.name, "proving the compiled model equal")
         holdout = self._holdout(data, spec, beside)
         served = choose(result, to_columns(holdout, spec.features), self.workshop.trainers)

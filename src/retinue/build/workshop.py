@@ -121,7 +121,7 @@ class Workshop:
 
     # ── training and answering ──────────────────────────────────────────────────────────────────────────────
 
-    def train(self, spec: ModelSpec, definition: str, tables: Mapping[str, Table], *, compiled: bool) -> TrainResult:
+    def train(self, spec: ModelSpec, definition: str, tables: Mapping[str, Table]) -> TrainResult:
         """Run the user's training function on these tables. Raises TrainingError."""
         opened = self.opened(definition, spec.name)
         folder = self.folder(spec.name)
@@ -144,24 +144,24 @@ class Workshop:
                 params=spec.params,
                 seed=SEED,
                 limits=spec.limits,
-                compile=spec.compile if compiled else "forbid",
+                compile=spec.compile,
                 overlay=opened.overlay if spec.compile != "forbid" else None,
                 no_overlay=opened.no_overlay,
             )
         )
 
-    def answers(self, version: Version, columns: Columns) -> Columns:
-        """A version's outputs for these columns, run as it is served. Raises TrainingError when it fails."""
-        body = version.manifest["artifact"]
+    def answers(self, version: Version, columns: Columns, body: Mapping[str, Json] | None = None) -> Columns:
+        """A version's outputs for these columns, run as it is served; `body` names another artifact of its own.
+
+        Raises TrainingError when it fails.
+        """
+        if body is None:
+            body = version.manifest["artifact"]
         if body["format"] == "onnx":
             try:
                 return self._loaded(body).run(dict(columns))
             except ModelError as error:
                 raise TrainingError(f"model {version.model} cannot answer: {error}") from error
-        return self.native_answers(version, body, columns)
-
-    def native_answers(self, version: Version, body: Mapping[str, Json], columns: Columns) -> Columns:
-        """Outputs of an artifact that runs in its own environment."""
         opened = self.opened(version.definition, version.model)
         return self.trainers.predict(
             PredictRequest(
