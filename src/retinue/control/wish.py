@@ -176,6 +176,7 @@ class Wisher:
             if any(need.model not in schemas for need in spec.needs):
                 continue  # its upstream has a problem that is told already
             try:
+                self._check_known(spec)
                 schemas[name] = planned(spec, self.tables.columns(spec.data[0].table), schemas)
             except PortfolioError as error:
                 problems.append(error)
@@ -183,6 +184,17 @@ class Wisher:
             first = problems[0]
             raise PortfolioError(first.message, hint=first.hint, where=first.where, problems=_collapse(problems))
         return schemas
+
+    def _check_known(self, spec: ModelSpec) -> None:
+        table = self.portfolio.tables[spec.data[0].table]
+        for column, delay in table.available:
+            if column in spec.features:
+                raise PortfolioError(
+                    f"model {spec.name}: feature {column!r} is known only {delay:g} s after {table.time} "
+                    f"in {table.name}: no request could carry it",
+                    where=spec.where,
+                    hint=f"Remove {column} from the features, or correct `available` of {table.name}.",
+                )
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
