@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -150,15 +151,18 @@ def rollback(
 
     with _frame(context).project(stage) as project:
         before = project.current()
+        started = monotonic()
         release = project.rollback(models or (), to=to_release, why=why)
+        seconds = monotonic() - started
         held = project.registry.holds(project.portfolio.name, stage)
         holds = [h for h in held if h.release == release.number]
         if output is Format.json:
             import msgspec
 
-            emit_json({"release": msgspec.to_builtins(release), "holds": msgspec.to_builtins(holds)})
+            told = {"release": msgspec.to_builtins(release), "holds": msgspec.to_builtins(holds)}
+            emit_json({**told, "seconds": seconds})
         else:
-            emit(render_rollback(before, release, holds))
+            emit(render_rollback(before, release, holds, seconds))
     return DONE
 
 

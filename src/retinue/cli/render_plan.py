@@ -139,6 +139,8 @@ def _told(why: Iterable[Why]) -> tuple[str, str]:
 
 def _held(held: Held) -> str:
     name = held.model
+    if held.cause == "upstream":
+        return f"{name}: {held.detail}"
     if held.release is not None:
         return f"{name}: rolled back in release {held.release}" + (f", {held.detail}" if held.detail else "")
     return f"{name}: {held.cause}" + (f", {held.detail}" if held.detail else "")
@@ -199,7 +201,10 @@ def _collapsed(acts: Sequence[_Act]) -> list[str]:
 def _inner(acts: Sequence[_Act]) -> str:
     texts = Counter(a.text for a in acts if a.text)
     shown = texts.most_common(2)
-    if acts[0].verb in ("held", "rename"):
+    bare = Counter(_without_name(a) for a in acts)
+    if acts[0].verb == "held" and len(acts) > 1 and len(bare) == 1:
+        words = [f"{next(iter(bare))}; same × {len(acts)}, one shown"]
+    elif acts[0].verb in ("held", "rename"):
         more = [f"{len(acts) - 3} more: --all"] if len(acts) > 3 else []
         words = [*(a.text for a in acts[:3]), *more]
     elif len(texts) == 1 and shown[0][1] > 1:

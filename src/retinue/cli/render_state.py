@@ -14,6 +14,9 @@ from retinue.core.state import ApplyRecord, HistoryRow, Hold, Release
 
 Json = Any
 
+SHOWN = 10
+"""Longer lists are cut to this many lines; -o json has all."""
+
 
 def render_status(
     status: Status, server: Mapping[str, Json] | None, planned: str | None = None, zone: tzinfo | None = None
@@ -88,8 +91,10 @@ def render_live_at(release: Release, models: Sequence[str], when: str, zone: tzi
     return "\n".join([head, *table([(m, release.models[m].version) for m in models])]) + "\n"
 
 
-def render_rollback(before: Release | None, release: Release, holds: Sequence[Hold]) -> str:
-    """What a rollback did."""
+def render_rollback(
+    before: Release | None, release: Release, holds: Sequence[Hold], seconds: float | None = None
+) -> str:
+    """What a rollback did, and how long it took to be decided and published."""
     old = {m: e.version for m, e in before.models.items()} if before else {}
     new = {m: e.version for m, e in release.models.items()}
     rows = [
@@ -98,7 +103,10 @@ def render_rollback(before: Release | None, release: Release, holds: Sequence[Ho
         if old.get(model) != new.get(model)
     ]
     number = before.number if before else None
-    lines = [f"Release {release.number} is live on stage {release.stage}; it replaces release {number}.", *table(rows)]
+    took = f", decided in {seconds:.2f} s" if seconds is not None else ""
+    lines = [f"Release {release.number} is live on stage {release.stage}{took}; it replaces release {number}."]
+    shown = table(rows)
+    lines += shown if len(shown) <= SHOWN else [*shown[: SHOWN - 1], f"  and {len(shown) - SHOWN + 1} more models"]
     if holds:
         names = listed([h.model for h in holds])
         lines.append(f"Held until something of it changes: {names}. `retinue unhold MODEL --reason TEXT` ends a hold.")
@@ -106,16 +114,19 @@ def render_rollback(before: Release | None, release: Release, holds: Sequence[Ho
 
 
 def hold_rows(holds: Sequence[Hold], zone: tzinfo | None = None) -> list[str]:
-    """One line for every hold."""
+    """One line for every hold; models that are held by the same act share a line."""
+    acts: dict[tuple[str, str], list[Hold]] = {}
+    for h in sorted(holds, key=lambda h: h.model):
+        cause = f"rolled back in release {h.release}" if h.release is not None else h.cause
+        acts.setdefault((cause, f"{h.detail + ', ' if h.detail else ''}since {moment(h.created, zone)}"), []).append(h)
     return table(
         [
             (
-                h.model,
-                (h.version and short(h.version)) or "",
-                f"rolled back in release {h.release}" if h.release is not None else h.cause,
-                f"{h.detail + ', ' if h.detail else ''}since {moment(h.created, zone)}",
+                listed([h.model for h in found], 2),
+                (len(found) == 1 and found[0].version and short(found[0].version)) or "",
+                *told,
             )
-            for h in holds
+            for told, found in acts.items()
         ]
     )
 

@@ -145,7 +145,8 @@ class _Planner:
             return
         stuck = self._stuck(wished)
         if stuck is not None:
-            self._held_up(name, wished, (stuck, "stays as it is"), live)
+            how = "is held" if any(h.model == stuck for h in self.held) else "is not selected"
+            self._held_up(name, wished, (stuck, how), live)
             return
         data, why = self._data(name, wished, why, live)
         snapshot = None
