@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from retinue.cli.frame import say
-from retinue.cli.render_outcome import ended_line
+from retinue.cli.render_outcome import ended_line, key_gate
 from retinue.control.events import Event
 from retinue.core.plan import Build, Plan, Regate
 
@@ -51,7 +51,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _told(self, event: Event) -> str:
         facts = {"model": event.model, "status": event.status, "text": event.text, "seconds": event.seconds}
-        return ended_line(self.done, self.total, facts)
+        return ended_line(self.done, self.total, facts, key_gate(event.results))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

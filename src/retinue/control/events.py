@@ -24,6 +24,7 @@ class Event:
     text: str = ""
     status: Status | None = None
     seconds: float = 0.0
+    results: tuple[Mapping[str, Json], ...] = ()  # of the gates, at the end
 
 
 Observer = Callable[[Event], None]

@@ -119,7 +119,8 @@ class Run:
         found = self._regate(step) if isinstance(step, Regate) else self._build(step)
         seconds = (datetime.now(UTC) - started).total_seconds()
         found[0] = replace(found[0], seconds=seconds)
-        observer(Event("end", model, found[0].text, found[0].status, seconds))
+        results = found[0].evidence.results if found[0].evidence else ()
+        observer(Event("end", model, found[0].text, found[0].status, seconds, results))
         return found
 
     def _build(self, step: Build) -> list[Candidate]:
