@@ -35,6 +35,11 @@ class EvidenceBook:
         found = self.find(version, upstreams)
         return found is not None and found.verdict == "pass"
 
+    def ever_passed(self, version: str, upstreams: Mapping[str, str]) -> bool:
+        """Whether this version passed beside these upstreams at any time, under whatever gates were asked then."""
+        rows = self._evidence.get(version, ())
+        return any(row.verdict == "pass" and dict(row.upstreams) == dict(upstreams) for row in rows)
+
     def find(self, version: str, upstreams: Mapping[str, str], gates: str | None = None) -> Evidence | None:
         """The newest evidence of a version beside these upstreams (under these gate settings, if given)."""
         for row in self._evidence.get(version, ()):

@@ -39,8 +39,8 @@ def roll_back(registry: Registry, portfolio: str, stage: str, models: tuple[str,
                 hint=f"`retinue history {model}` shows its changes; to take it out, remove it from the file.",
             )
     book = EvidenceBook.load(registry, set(live.values()) | {v for v in previous.values() if v is not None})
-    patch = inverse(live, previous, models, book.needs, book.passed)
-    loose = unproved(live, patch, book.needs, book.passed)
+    patch = inverse(live, previous, models, book.needs, book.ever_passed)
+    loose = unproved(live, patch, book.needs, book.ever_passed)
     if loose:
         raise StateError(
             f"{', '.join(loose[:5])} would run beside versions it was never tested with",

@@ -158,7 +158,7 @@ class _Planner:
             )
             if name in self.options.rebuild:
                 reuse = None
-            hold = self._hold(name, wished, snapshot)
+            hold = self._hold(name, wished, data, upstreams)
             if hold is not None:
                 self.held.append(Held(name, hold.cause, hold.detail, hold.id, wished.spec.family, hold.release))
                 if live is not None:
@@ -215,9 +215,11 @@ class _Planner:
                 return {k: v for k, v in snapshot.body.items() if k != "upstreams"}, why
         return wished.fresh, why
 
-    def _hold(self, name: str, wished: WishedModel, snapshot: str) -> Hold | None:
+    def _hold(
+        self, name: str, wished: WishedModel, data: Mapping[str, Json], upstreams: Mapping[str, str]
+    ) -> Hold | None:
         for hold in self.actual.holds:
-            if (hold.model, hold.definition, hold.snapshot) != (name, wished.definition, snapshot):
+            if (hold.model, hold.definition) != (name, wished.definition) or not self._holds(hold, data, upstreams):
                 continue
             gate_edited = hold.cause in ("failed gate", "inconclusive") and hold.gates != wished.gates
             cause_moved = hold.cause == "upstream" and self._relatives_moved(name)
@@ -226,6 +228,18 @@ class _Planner:
                 return None
             return hold
         return None
+
+    def _holds(self, hold: Hold, data: Mapping[str, Json], upstreams: Mapping[str, str]) -> bool:
+        """Whether a hold is on this snapshot. What was rolled back stays so when its upstreams were, with it."""
+        if hold.snapshot == snapshot_hash(data, upstreams):
+            return True
+        there = self.actual.snapshots.get(hold.snapshot)
+        if hold.cause != "rollback" or there is None:
+            return False
+        before = there.body["upstreams"]
+        moved = {m for m in {*before, *upstreams} if before.get(m) != upstreams.get(m)}
+        same = {k: v for k, v in there.body.items() if k != "upstreams"} == dict(data)
+        return same and moved <= {h.model for h in self.held}
 
     def _relatives_moved(self, name: str) -> bool:
         """Whether a model above or below this one is wished otherwise than it is live, and was not tried in vain."""
