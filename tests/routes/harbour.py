@@ -173,7 +173,7 @@ def _trainers() -> Trainers:
     return trainers
 
 
-def _lasting(workers: int) -> Trainers:
+def _lasting(workers: int, scratch: Path | None = None) -> Trainers:
     return _trainers()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -57,8 +58,9 @@ class Workshop:
         self.settings, self.tables, self.registry, self.artifacts = settings, tables, registry, artifacts
         self.say = say
         self.workers = settings.build_workers or os.cpu_count() or 1
-        self.trainers = Trainers(self.workers)
-        self._scratch = tempfile.TemporaryDirectory(prefix="retinue-build-")
+        scratch = _scratch(settings.cache / "tmp")
+        self.trainers = Trainers(self.workers, scratch)
+        self._scratch = tempfile.TemporaryDirectory(prefix="build-", dir=scratch)
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._opened: dict[str, Opened] = {}
@@ -183,3 +185,14 @@ class Workshop:
                 path = self.artifacts.local(body["digest"])
                 self._models[key] = load(str(path), "onnx", dict(body["signature"]))
             return self._models[key]
+
+
+def _scratch(root: Path) -> Path:
+    """A scratch folder of this process below `root`; what killed processes left there is removed."""
+    root.mkdir(parents=True, exist_ok=True)
+    for left in root.iterdir():
+        if left.name.isdigit() and not Path("/proc", left.name).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    own = root / str(os.getpid())
+    own.mkdir(exist_ok=True)
+    return own

@@ -176,7 +176,7 @@ class Wisher:
             if any(need.model not in schemas for need in spec.needs):
                 continue  # its upstream has a problem that is told already
             try:
-                self._check_known(spec)
+                self._check_known(spec, specs)
                 schemas[name] = planned(spec, self.tables.columns(spec.data[0].table), schemas)
             except PortfolioError as error:
                 problems.append(error)
@@ -185,10 +185,13 @@ class Wisher:
             raise PortfolioError(first.message, hint=first.hint, where=first.where, problems=_collapse(problems))
         return schemas
 
-    def _check_known(self, spec: ModelSpec) -> None:
+    def _check_known(self, spec: ModelSpec, specs: Mapping[str, ModelSpec]) -> None:
+        """Refuse what no request could carry; a column of that name that an upstream answers is another thing."""
         table = self.portfolio.tables[spec.data[0].table]
+        answered = {need.column for need in spec.needs}
+        asked = (set(spec.features) - answered) | set(request_fields(spec, specs))
         for column, delay in table.available:
-            if column in spec.features:
+            if column in asked:
                 raise PortfolioError(
                     f"model {spec.name}: feature {column!r} is known only {delay:g} s after {table.time} "
                     f"in {table.name}: no request could carry it",
