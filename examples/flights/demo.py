@@ -1,6 +1,6 @@
 """The main job, on real data, from nothing: plan, train, test, release, query, change, roll back.
 
-    python examples/flights/demo.py [FOLDER]      FOLDER keeps the portfolio to play with (default: examples/flights/run)
+    python examples/flights/demo.py [FOLDER]     FOLDER keeps the portfolio (default: examples/flights/run)
 
 Run it again and it goes on from what it left: the first apply then says "No changes."
 """
