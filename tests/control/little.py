@@ -67,7 +67,7 @@ def spec_of(name: str, wished: Wished) -> ModelSpec:
         features=("x", *wished.needs),
         target="y",
         task="regression",
-        params={"quality": wished.quality, "parity": wished.parity},
+        params={"name": name, "quality": wished.quality, "parity": wished.parity},
         needs=tuple(Need(up, "y", up) for up in wished.needs),
         gates=Gates((MetricGate("r2", minimum=float(wished.gate)),)),
         metadata=Metadata(owner=wished.owner),

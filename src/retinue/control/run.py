@@ -156,7 +156,7 @@ class Run:
         assert champion is not None, "only live models are re-gated"
         beside, _ = self._beside(self.book.needs(step.version))
         moved = any(v.id != self.live.get(u) for u, v in beside.items())
-        if not moved and step.else_build and all(why.reason == "UPSTREAM" for why in step.why):
+        if not moved and all(why.reason == "UPSTREAM" for why in step.why):
             return [Candidate(step.model, "unchanged", champion.version)]
         tested = self._tested(step, champion)
         if tested.good or not step.else_build or not moved:

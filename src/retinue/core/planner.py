@@ -139,7 +139,7 @@ class _Planner:
     def _build(self, name: str, wished: WishedModel, why: tuple[Why, ...], live: str | None) -> None:
         """Plan a build, unless it is held: then the live version stays, and is re-gated if its upstreams move."""
         upstreams = self._upstreams(wished.spec)
-        lacking = [model for model in upstreams if model not in self.next]
+        lacking = [model for model in upstreams if model not in self.next and model not in self.live]
         if lacking:
             self._held_up(name, wished, (lacking[0], "is held and was never live"), live)
             return
@@ -239,7 +239,7 @@ class _Planner:
         before = there.body["upstreams"]
         moved = {m for m in {*before, *upstreams} if before.get(m) != upstreams.get(m)}
         same = {k: v for k, v in there.body.items() if k != "upstreams"} == dict(data)
-        return same and moved <= {h.model for h in self.held}
+        return same and all((m, before.get(m)) in {(h.model, h.version) for h in self.actual.holds} for m in moved)
 
     def _relatives_moved(self, name: str) -> bool:
         """Whether a model above or below this one is wished otherwise than it is live, and was not tried in vain."""
@@ -247,11 +247,13 @@ class _Planner:
         for other, wished in self.wish.models.items():
             if other == name or (other not in above and name not in self._with_upstreams([other])):
                 continue
-            tried = {h.definition for h in self.actual.holds if h.model == other}
-            live = self.live.get(other)
-            if live is None or wished.definition not in {self.actual.versions[live].definition, *tried}:
+            wish = (other, wished.definition, wished.gates)
+            if wish in {(h.model, h.definition, h.gates) for h in self.actual.holds}:
+                continue
+            live = self.actual.versions.get(self.live.get(other, ""))
+            if live is None or live.definition != wished.definition:
                 return True
-            if not self._has_evidence(live, self._live_ups(self.actual.versions[live]), wished.gates):
+            if not self._has_evidence(live.id, self._live_ups(live), wished.gates):
                 return True
         return False
 
@@ -268,7 +270,8 @@ class _Planner:
         if selected and not self._has_evidence(live, before, wished.gates):
             why.append(Why("GATES", "gates edited" if self.actual.evidence.get(live) else "no evidence"))
         if why:
-            else_build = why[0].reason == "UPSTREAM"
+            # A held model keeps a version that the file no longer describes: it can be tested, not built anew.
+            else_build = why[0].reason == "UPSTREAM" and wished.definition == version.definition
             data = wished.pinned if wished.pinned is not None else wished.fresh
             definition = version.definition
             self.steps.append(
@@ -288,9 +291,23 @@ class _Planner:
     # ── evidence and upstreams ──────────────────────────────────────────────────────────────────────────────
 
     def _upstreams(self, spec: ModelSpec) -> dict[str, str]:
-        """Every upstream of a wished model, direct or not, with the version it will have (or PENDING)."""
-        names = self._with_upstreams(n.model for n in spec.needs)
-        return {name: self.next.get(name, PENDING) for name in names}
+        """Every upstream of a wished model, direct or not, with the version it will have (or PENDING).
+
+        One that keeps its live version reads what that version reads, whatever the file says of it now.
+        """
+        found: dict[str, str] = {}
+        todo = [need.model for need in spec.needs]
+        while todo:
+            name = todo.pop()
+            if name in found:
+                continue
+            found[name] = self.next.get(name) or self.live.get(name, PENDING)
+            version = self.actual.versions.get(found[name])
+            if version is not None:
+                todo += [need["model"] for need in version.manifest["needs"]]
+            elif name in self.wish.models:
+                todo += [need.model for need in self.wish.models[name].spec.needs]
+        return found
 
     def _live_ups(self, version: Version) -> dict[str, str]:
         """Every upstream of a live version within the live release."""
@@ -337,7 +354,12 @@ class _Planner:
     def _removals(self) -> None:
         if self.actual.release is None or self.options.selected is not None:
             return
+        kept = [self.actual.versions[v] for m, v in self.live.items() if self.next.get(m) == v]
+        read = {upstream: version.model for version in kept for upstream in self._live_ups(version)}
         for name in sorted(set(self.live) - set(self.wish.models) - set(self.renamed)):
+            if name in read:  # the file's version of its consumer is held
+                self.notes.append(f"{name} stays: {read[name]} still reads it")
+                continue
             entry = self.actual.release.models[name]
             family = self.actual.versions[entry.version].manifest.get("family")
             self.steps.append(Remove(name, entry.version, family, entry.protect))
