@@ -29,6 +29,7 @@ class Settings:
     admin_port: int = 8081
     gateways: int = 1
     max_body: int = 16 * 1024**2
+    max_rows: int = 100_000  # of one request: they share the loop with all other requests of their gateway
     max_queue: int = 4096  # requests that may wait in one gateway
     request_timeout: float = 30.0
     build_workers: int = 0  # 0: one per core
@@ -61,6 +62,7 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
         "admin_port": int,
         "gateways": int,
         "max_body": int,
+        "max_rows": int,
         "max_queue": int,
         "request_timeout": float,
     },

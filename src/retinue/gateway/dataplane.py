@@ -18,7 +18,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from retinue.core.batching import BatchKey, batch_key
-from retinue.core.errors import InferenceError, RequestError, RetinueError, UnavailableError, UnknownModelError
+from retinue.core.errors import (
+    InferenceError,
+    RequestError,
+    RetinueError,
+    TooLargeError,
+    UnavailableError,
+    UnknownModelError,
+)
 from retinue.gateway.batcher import Outputs
 from retinue.gateway.meter import Meter
 from retinue.gateway.pool import LoadedModel
@@ -79,10 +86,13 @@ class Call:
 class DataPlane:
     """Admits requests, runs them in the release they were admitted under, and answers them."""
 
-    def __init__(self, pin: Callable[[], PinnedRelease | None], meter: Meter, max_queue: int, timeout: float) -> None:
+    def __init__(
+        self, pin: Callable[[], PinnedRelease | None], meter: Meter, max_queue: int, max_rows: int, timeout: float
+    ) -> None:
         self._pin = pin
         self._meter = meter
         self._max_queue = max_queue
+        self._max_rows = max_rows
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._calls: dict[Call, None] = {}  # in order of admission, so in order of deadline
@@ -107,6 +117,11 @@ class DataPlane:
 
     def infer(self, call: Call, done: Callable[[Call], None]) -> None:
         """Run the call; `done` is called once, now or later. Raises what is wrong with the whole request."""
+        if call.rows > self._max_rows:
+            raise TooLargeError(
+                f"{call.rows} rows are more than the {self._max_rows} that one request may have",
+                hint="Send fewer rows in one request, or raise `max_rows` in retinue.toml.",
+            )
         release = call.release
         call.began = self._loop.time()
         call.deadline = call.began + self._timeout

@@ -33,6 +33,8 @@ _STATUS: tuple[tuple[type[RetinueError], int], ...] = (
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
 
+MAX_KNOWN = 512  # bytes of a path that is worth remembering
+
 Door = Callable[[Exchange], None]
 
 
@@ -57,7 +59,7 @@ class Doors:
         found = self._known.get(exchange.path)
         if found is None:
             found = self._resolve(exchange.path)
-            if len(self._known) < 20_000:
+            if len(self._known) < 20_000 and len(exchange.path) <= MAX_KNOWN:
                 self._known[exchange.path] = found
         methods, door = found
         if exchange.method not in methods:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from typing import cast
 
 import httptools
 import orjson
+
+from retinue.gateway.coding import Refusal, check_length, inflate
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _JSON = b"\r\ncontent-type: application/json"
@@ -163,11 +164,14 @@ class Connection(asyncio.Protocol):
         self._now: Exchange | None = None  # the request that is arriving
         self._chunks: list[bytes] = []
         self._body = 0
-        self._head = 0
+        self._head = 0  # bytes of whole reads that hold nothing but the head that is arriving
+        self._fields = 0  # bytes of its header fields so far
+        self._begun = 0  # requests that began in this read
         self._headers_done = True
         self._framing: list[bytes] = []
         self._expects = False
         self._refused = False  # nothing more is parsed; what still arrives is thrown away
+        self._over = False  # the client has sent its last byte
         self._ending = 0.0
         self._since = server.loop.time()  # of the last change from idle to busy or back
         self._stuck = 0.0  # since when the client takes nothing
@@ -192,7 +196,7 @@ class Connection(asyncio.Protocol):
         """Take what has arrived."""
         if self._refused:
             return
-        self._head += len(data)
+        going, self._begun = self._now is not None, 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -201,15 +205,19 @@ class Connection(asyncio.Protocol):
             self._refused = True
         except httptools.HttpParserError as error:
             cause = error.__context__
-            if isinstance(cause, _Refusal):
+            if isinstance(cause, Refusal):
                 self._refuse(cause.status, cause.text)
             else:
                 self._refuse(400, f"not a valid HTTP request: {error}")
-        if not self._refused and not self._headers_done and self._head > self.server.limits.head:
+        if self._refused or self._headers_done or self._begun + going != 1:
+            return  # a read may also hold many requests and the beginning of a head
+        self._head += len(data)
+        if self._head > self.server.limits.head:
             self._refuse(431, f"the request's head is over {self.server.limits.head} bytes")
 
     def eof_received(self) -> bool:
         """Half-closed clients still get their answers."""
+        self._over = True
         return bool(self._line)
 
     def pause_writing(self) -> None:
@@ -232,7 +240,8 @@ class Connection(asyncio.Protocol):
         self._framing = []
         self._expects = False
         self._headers_done = False
-        self._body = self._head = 0
+        self._begun += 1
+        self._body = self._head = self._fields = 0
         self._since = self.server.loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -242,9 +251,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; only those that frame the body matter here."""
-        self._head += len(name) + len(value)
-        if self._head > self.server.limits.head + 64 * 1024:  # one read of the transport may hold more than a head
-            raise _Refusal(431, f"the request's head is over {self.server.limits.head} bytes")
+        self._fields += len(name) + len(value)
+        if self._fields > self.server.limits.head + 64 * 1024:  # one read of the transport may hold more than a head
+            raise Refusal(431, f"the request's head is over {self.server.limits.head} bytes")
         if self._headers_done:
             return  # trailers say nothing we act on
         size = len(name)
@@ -266,11 +275,11 @@ class Connection(asyncio.Protocol):
         exchange.method = self._parser.get_method()
         exchange.close = not self._parser.should_keep_alive()
         if len(self._framing) > 1:
-            raise _Refusal(400, "the body's length is said more than once (Content-Length, Transfer-Encoding)")
+            raise Refusal(400, "the body's length is said more than once (Content-Length, Transfer-Encoding)")
         if self._framing:
-            self._check_length(self._framing[0])
+            check_length(self._framing[0], self.server.limits.body)
         if self._framing and self._parser.should_upgrade():
-            raise _Refusal(501, "no other protocol is offered; send the request without Upgrade")
+            raise Refusal(501, "no other protocol is offered; send the request without Upgrade")
         if self._expects and self._transport and not self._line:
             self._transport.write(_CONTINUE)
 
@@ -278,7 +287,7 @@ class Connection(asyncio.Protocol):
         """A piece of the body."""
         self._body += len(body)
         if self._body > self.server.limits.body:
-            raise _Refusal(413, f"the body is over {self.server.limits.body} bytes")
+            raise Refusal(413, f"the body is over {self.server.limits.body} bytes")
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
@@ -294,7 +303,7 @@ class Connection(asyncio.Protocol):
         if exchange.encoding and exchange.encoding != b"identity":
             try:
                 exchange.body = inflate(exchange.body, exchange.encoding, self.server.limits.body)
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 exchange.refuse(refusal.status, refusal.text, b"\r\naccept-encoding: gzip, deflate")
                 return
         self.server.handler(exchange)
@@ -318,14 +327,14 @@ class Connection(asyncio.Protocol):
             self._since = self.server.loop.time()
         if close:
             self._end()
-        elif self.server.draining:
+        elif self.server.draining or self._over:
             self.close_if_idle()
         elif len(line) < MAX_PIPELINED <= len(line) + len(ready) and not self._stuck:
             transport.resume_reading()
 
     def close_if_idle(self) -> None:
         """Close when nothing is arriving and nothing waits for its answer."""
-        if self._transport and not self._line and (self._now is None or self._refused):
+        if self._transport and not self._line and (self._now is None or self._refused or self._over):
             self._transport.close()
 
     def check(self, now: float) -> None:
@@ -362,39 +371,3 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-
-    def _check_length(self, framing: bytes) -> None:
-        if framing.startswith(b"te:"):
-            if framing[3:].strip().lower() != b"chunked":
-                raise _Refusal(501, "Transfer-Encoding other than chunked is not served")
-        elif not framing.isdigit():
-            raise _Refusal(400, "Content-Length is no number")
-        elif int(framing) > self.server.limits.body:
-            raise _Refusal(413, f"the body is over {self.server.limits.body} bytes")
-
-
-class _Refusal(Exception):  # it is an answer, not a failure
-    """A request that is answered with this status and ends its connection."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-
-
-def inflate(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """The body without its gzip or deflate coding, at most `limit` bytes. Raises the refusal to answer with."""
-    if encoding not in (b"gzip", b"x-gzip", b"deflate"):
-        raise _Refusal(415, f"Content-Encoding {encoding.decode('latin-1')!r} is not served")
-    attempts = (31,) if encoding != b"deflate" else (15, -15)  # deflate means zlib; some clients send it raw
-    for bits in attempts:
-        decoder = zlib.decompressobj(bits)
-        try:
-            data = decoder.decompress(body, limit + 1)
-        except zlib.error:
-            continue
-        if len(data) > limit:
-            raise _Refusal(413, f"the decompressed body is over {limit} bytes")
-        if decoder.eof and not decoder.unused_data:
-            return data
-    raise _Refusal(400, f"the body is not valid {encoding.decode()}")

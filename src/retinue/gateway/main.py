@@ -40,7 +40,7 @@ class Gateway:
         self._pool = Pool(
             FsspecArtifacts(settings.artifacts, settings.cache / "artifacts"), settings, self._meter.batch
         )
-        self._plane = DataPlane(self._pin, self._meter, settings.max_queue, settings.request_timeout)
+        self._plane = DataPlane(self._pin, self._meter, settings.max_queue, settings.max_rows, settings.request_timeout)
         limits = Limits(body=settings.max_body, request=settings.request_timeout)
         self._http = HttpServer(Doors(self._plane, self._meter), limits)
         self._server: asyncio.Server | None = None

@@ -18,6 +18,7 @@ from retinue.gateway.dataplane import Call, Part
 from retinue.gateway.values import Column
 
 VERSION = version("retinue")
+MAX_DIMENSIONS = 8  # of a tensor that is read at all; the product of more could be a number of any length
 
 _RANGES = {f"{sign}INT{bits}": ((0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1))
            for sign in ("", "U") for bits in (8, 16, 32, 64)}  # fmt: skip
@@ -156,9 +157,11 @@ def _tensor(index: int, entry: Any) -> Tensor:
         raise RequestError(f"inputs[{index}] has no `name`")
     if not isinstance(shape, list) or not shape or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
         raise RequestError(f"input {name!r}: `shape` must be an array of sizes")
-    if datatype not in _KNOWN:
+    if len(shape) > MAX_DIMENSIONS:
+        raise RequestError(f"input {name!r}: `shape` has {len(shape)} dimensions; [n] or [n, k] is served")
+    if not isinstance(datatype, str) or datatype not in _KNOWN:
         raise RequestError(
-            f"input {name!r}: datatype {datatype!r} is not served in JSON; {', '.join(sorted(_KNOWN))} are"
+            f"input {name!r}: datatype {datatype!r:.80} is not served in JSON; {', '.join(sorted(_KNOWN))} are"
         )
     if not isinstance(data, list):
         raise RequestError(f"input {name!r}: `data` must be an array")

@@ -40,8 +40,10 @@ def parse(body: bytes) -> RowTable:
     """`{"rows": [{…}, …]}` or one row as an object. Raises RequestError."""
     document = read_object(body)
     rows = document.get("rows")
+    if isinstance(rows, dict) or document == {"rows": None}:
+        raise RequestError(f"`rows` must be an array of objects, not {word(rows)}")
     if not isinstance(rows, list):
-        return RowTable([document])
+        return RowTable([document])  # one row, which may have a field of that name
     if not rows:
         raise RequestError("`rows` is empty")
     for index, row in enumerate(rows):

@@ -103,7 +103,8 @@ def _one_by_one(values: Column, field: Field) -> Cleaned:
         else:
             out.append(None)
             shown = repr(value) if isinstance(value, str | int | float) else ""
-            problems[row] = f"{field.name!r} must be {_EXPECTED[field.dtype]}, not {word(value)} {shown[:60]}".rstrip()
+            expected = "within 64 bits" if field.dtype == "INT64" and type(value) is int else _EXPECTED[field.dtype]
+            problems[row] = f"{field.name!r} must be {expected}, not {word(value)} {shown[:60]}".rstrip()
     return Cleaned(out, None in out, problems or None)
 
 

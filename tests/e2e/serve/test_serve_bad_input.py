@@ -26,7 +26,7 @@ def server(shared_stage: Any) -> Any:
     signature["inputs"][0]["nullable"] = False
     strict = ServedModel("strict", "s1", plain.artifact, "onnx", signature, "none")
     stage.publish(1, [plain, strict], {"e": ServedEndpoint("e", "m")})
-    return stage.start(max_body=LIMIT, request_timeout=2.0)
+    return stage.start(max_body=LIMIT, max_rows=2_000, request_timeout=2.0)
 
 
 def _tensor(name: str = "x", **change: Any) -> dict[str, Any]:
@@ -51,6 +51,8 @@ BAD_INFER: list[tuple[str, Any, str]] = [
     ("m", {"inputs": [_tensor(shape=[0], data=[])]}, "no rows"),
     ("m", {"inputs": [_tensor(datatype="FP16")]}, "datatype 'FP16' is not served"),
     ("m", {"inputs": [_tensor(datatype=None)]}, "datatype None is not served"),
+    ("m", {"inputs": [_tensor(datatype=[])]}, "datatype [] is not served"),
+    ("m", {"inputs": [_tensor(shape=[2**31 - 1] * 5_000)]}, "`shape` has 5000 dimensions"),
     ("m", {"inputs": [_tensor(data="text")]}, "`data` must be an array"),
     ("m", {"inputs": [_tensor(data=["1"])]}, "row 0: 'x' must be a number, not text '1'"),
     ("m", {"inputs": [_tensor(data=[True])]}, "row 0: 'x' must be a number, not a boolean True"),
@@ -69,6 +71,8 @@ BAD_INFER: list[tuple[str, Any, str]] = [
 ]
 BAD_ROWS: list[tuple[Any, str]] = [
     ({"rows": []}, "`rows` is empty"),
+    ({"rows": {}}, "`rows` must be an array of objects, not an object"),
+    ({"rows": None}, "`rows` must be an array of objects, not null"),
     ({"rows": [1]}, "row 0 must be an object, not an integer"),
     ([], "must be a JSON object"),
     ({"x": "a"}, "row 0: 'x' must be a number, not text 'a'"),
@@ -117,6 +121,19 @@ def test_a_body_of_100_mb_is_refused_unread_and_a_small_bomb_too(server: Any) ->
         response = http.post("/predict/e", content=bomb, headers={"content-encoding": "gzip"})
         assert response.status_code == 413
         assert http.get("/v2/health/ready").status_code == 200
+
+
+def test_more_rows_than_one_request_may_have_are_refused_at_both_doors(server: Any) -> None:
+    with httpx.Client(base_url=server.url) as http:
+        assert len(http.post("/predict/e", json={"rows": [{"x": 1}] * 2_000}).json()["predictions"]) == 2_000
+        for path, body in (
+            ("/predict/e", {"rows": [{}] * 2_001}),
+            ("/v2/models/m/infer", {"inputs": [_tensor(shape=[2_001], data=[1] * 2_001)]}),
+        ):
+            response = http.post(path, json=body)
+            assert response.status_code == 413
+            assert "2001 rows are more than the 2000 that one request may have" in response.json()["error"]
+            assert "retinue.toml" in response.json()["error"]
 
 
 def test_compressed_chunked_and_announced_bodies_are_read(server: Any) -> None:
@@ -169,6 +186,23 @@ def test_pipelined_requests_are_answered_in_order(server: Any) -> None:
     assert len(bodies) == 601
     assert [json.loads(text)["predictions"][0]["y"] for text in bodies[0:600:2]] == [float(n) for n in range(300)]
     assert set(bodies[1:600:2]) == {b'{"live":true}'}
+
+
+def test_many_large_heads_in_one_read_are_as_many_requests(server: Any) -> None:
+    one = b"GET /v2/health/live HTTP/1.1\r\nx: " + b"a" * 1_500 + b"\r\n\r\n"
+    last = b"GET /v2 HTTP/1.1\r\nconnection: close\r\n\r\n"
+    assert _say(server, one * 1_000 + last).count(b"HTTP/1.1 200 OK") == 1_001
+
+
+def test_a_client_that_sends_no_more_is_let_go_after_its_answer(server: Any) -> None:
+    for rest in (b"", b"GET /v2 HT"):
+        with socket.create_connection(("127.0.0.1", server.record.port), timeout=5) as connection:
+            connection.sendall(b'POST /predict/e HTTP/1.1\r\ncontent-length: 8\r\n\r\n{"x": 1}' + rest)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
 SMUGGLED = b"GET /v2/health/live HTTP/1.1\r\n\r\n"
