@@ -10,7 +10,9 @@ project.rollback(["late-JFK-B6"], why="complaints")
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +40,7 @@ from retinue.loader import load
 from retinue.settings import Settings, load_settings
 from retinue.store.base import Artifacts, Registry
 
+_NAME = re.compile(r"^portfolio: *([A-Za-z0-9][A-Za-z0-9._-]*) *(?:#.*)?$", re.MULTILINE)
 Say = Callable[[str], None]
 
 
@@ -67,6 +70,15 @@ class Project:
         return load(self.file)
 
     @cached_property
+    def name(self) -> str:
+        """The portfolio's name, read without the rest of the file: a rollback must not wait for its correction."""
+        with suppress(OSError, UnicodeDecodeError):
+            found = _NAME.search(self.file.read_text(encoding="utf-8"))
+            if found is not None:
+                return found[1]
+        return self.portfolio.name
+
+    @cached_property
     def registry(self) -> Registry:
         """The registry; made if it is not there yet."""
         return compose.open_registry(self.settings)
@@ -79,7 +91,7 @@ class Project:
     @property
     def releases(self) -> Path:
         """Folder of this stage's release files."""
-        return self.settings.releases(self.portfolio.name, self.stage)
+        return self.settings.releases(self.name, self.stage)
 
     # ── plan ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -231,17 +243,17 @@ class Project:
         from retinue.store.releasefile import is_whole
 
         folder = self.releases
-        release = self.registry.current(self.portfolio.name, self.stage)
+        release = self.registry.current(self.name, self.stage)
         if release is None or is_whole(folder, release.number):
             return None
-        return publish(self.registry, folder, self.portfolio.name, self.stage)
+        return publish(self.registry, folder, self.name, self.stage)
 
     # ── after ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def rollback(self, models: Sequence[str] = (), *, to: int | None = None, why: str = "") -> Release:
         """Take models (or, with `to`, the whole release) back, hold what is rolled back, tell the gateways."""
         act = Act(compose.who(), utc_now(), why)
-        name = self.portfolio.name
+        name = self.name
         if (to is None) == (not models):
             raise UsageError("name the models to roll back, or a whole release with --to", hint="`retinue history`")
         if to is not None:
@@ -255,7 +267,7 @@ class Project:
         """End the active holds on these models. Raises UsageError when one of them has none, or without a reason."""
         if not why:
             raise UsageError("say why the hold ends", hint="Add --reason TEXT.")
-        holds = self.registry.holds(self.portfolio.name, self.stage)
+        holds = self.registry.holds(self.name, self.stage)
         ended = [h for h in holds if h.model in models]
         for model in models:
             if not any(h.model == model for h in ended):
@@ -265,7 +277,7 @@ class Project:
 
     def current(self) -> Release | None:
         """The release this stage points at."""
-        return self.registry.current(self.portfolio.name, self.stage)
+        return self.registry.current(self.name, self.stage)
 
     def version(self, model: str, prefix: str | None = None) -> Version:
         """The live version of a model, or the one whose id starts with `prefix`. Raises UsageError."""
@@ -276,7 +288,7 @@ class Project:
                     f"{model} is not in the release of stage {self.stage}", hint="`retinue status` lists the models."
                 )
             return self.registry.versions([release.models[model].version])[release.models[model].version]
-        found = [v for v in self.registry.versions_of_model(self.portfolio.name, model) if v.id.startswith(prefix)]
+        found = [v for v in self.registry.versions_of_model(self.name, model) if v.id.startswith(prefix)]
         if len(found) != 1:
             text = "no version" if not found else f"{len(found)} versions"
             raise UsageError(f"{text} of {model} whose id starts with {prefix!r}", hint=f"`retinue history {model}`")

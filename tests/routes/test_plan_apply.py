@@ -362,7 +362,45 @@ def test_promotion_moves_the_very_same_versions_without_training(harbour: Harbou
     assert settled(harbour)
 
 
+def test_a_stage_that_is_behind_takes_what_another_stage_serves(harbour: Harbour) -> None:
+    staging = harbour.at("staging")
+    staging.apply()
+    harbour.append({"north": 60})
+    harbour.edit("roc_auc: {min: 0.55}\n\nendpoints", "roc_auc: {min: 0.55}\n    semantics: 2\n\nendpoints")
+    staging.apply(refresh_data=True, select=("late-all",))
+    outcome = harbour.apply()
+    assert statuses(outcome) == {"late-all": "reused"}
+    assert harbour.live() == staging.live()
+
+
+def test_an_upstream_that_is_free_again_waits_for_consumers_that_are_still_held(harbour: Harbour) -> None:
+    harbour.edit("c.delay > 1.0 as late", "c.delay as wait, c.delay > 1.0 as late")
+    harbour.edit("available: {late: 1h, delay: 1h}", "available: {late: 1h, delay: 1h, wait: 1h}")
+    harbour.edit("data: calls\n    task: regression\n    features: [hour, swell]\n    target: delay",
+                 "data: judged\n    task: regression\n    features: [hour, swell]\n    target: wait")  # fmt: skip
+    harbour.edit('job.data["calls"]', "next(iter(job.data.values()))", "harbour/delay.py")
+    harbour.edit("{output: delay, inputs", "{output: wait, inputs")
+    assert not harbour.apply().failed
+    harbour.do(lambda p: p.rollback(["delay"], why="a report reads it"))
+    harbour.do(lambda p: p.unhold(["delay"], why="mended"))
+    plan = harbour.plan()
+    assert steps(plan) == {}
+    assert {held.model: held.cause for held in plan.held}["delay"] == "upstream"
+    harbour.do(lambda p: p.unhold(MEMBERS, why="mended too"))
+    assert set(statuses(harbour.apply()).values()) == {"reused"}
+    assert settled(harbour)
+
+
 # ── rollback and holds ──────────────────────────────────────────────────────────────────────────────────────────────
+def test_a_broken_file_does_not_stop_a_rollback(harbour: Harbour) -> None:
+    first = harbour.live()
+    harbour.edit("lapse: keep}", 'lapse: keep}\n    override: {"west": {params: {C: 0.5}}}')
+    harbour.apply()
+    harbour.edit("models:", "models: [oops")
+    release = harbour.do(lambda p: p.rollback(["late-west"], why="and the file is broken too"))
+    assert {name: entry.version for name, entry in release.models.items()} == first
+
+
 def test_a_rollback_is_held_until_it_is_unheld(harbour: Harbour) -> None:
     first = harbour.live()
     harbour.edit("lapse: keep}", 'lapse: keep}\n    override: {"west": {params: {C: 0.5}}}')

@@ -154,7 +154,7 @@ def rollback(
         started = monotonic()
         release = project.rollback(models or (), to=to_release, why=why)
         seconds = monotonic() - started
-        held = project.registry.holds(project.portfolio.name, stage)
+        held = project.registry.holds(project.name, stage)
         holds = [h for h in held if h.release == release.number]
         if output is Format.json:
             import msgspec

@@ -39,7 +39,7 @@ def status(context: typer.Context, to: Stage = "prod", plan: Check = False, outp
     from retinue.control.telling import status as recorded
 
     with _project(context, to) as project:
-        found = recorded(project.registry, project.portfolio.name, to, utc_now())
+        found = recorded(project.registry, project.name, to, utc_now())
         served = server(project)
         planned = project.plan(say=say) if plan else None
         if output is Format.json:
@@ -64,7 +64,7 @@ def history(
     from retinue.cli.render_state import render_history, render_model_history
 
     with _project(context, to) as project:
-        name, registry = project.portfolio.name, project.registry
+        name, registry = project.name, project.registry
         if model is not None:
             rows = registry.history(name, to, model, limit)
             if output is Format.json:
@@ -109,7 +109,7 @@ def diff(context: typer.Context, old: Two, new: Two, to: Stage = "prod", output:
     from retinue.core.errors import UsageError
 
     with _project(context, to) as project:
-        registry, name = project.registry, project.portfolio.name
+        registry, name = project.registry, project.name
         if old.isdigit() and new.isdigit():
             releases = compare_releases(registry.release(name, to, int(old)), registry.release(name, to, int(new)))
             emit_json(to_json(releases)) if output is Format.json else emit(render_release_difference(releases))
@@ -140,7 +140,7 @@ def at(
         hint = 'Write it as "2026-01-31 12:00" (local time), or with an offset, +01:00 or Z.'
         raise UsageError(f"{time!r} is no moment", hint=hint) from error
     with _project(context, to) as project:
-        release = project.registry.release_at(project.portfolio.name, to, when)
+        release = project.registry.release_at(project.name, to, when)
         if release is None:
             raise UsageError(f"at {moment(when)} stage {to} had no release", hint="`retinue history` lists releases.")
         names = chosen(release.models, model or sorted(release.models))

@@ -46,7 +46,7 @@ def serve(
             say(f"warning: stage {to} has no release yet; `retinue apply` makes one and it is served at once")
         project.publish()
         settings = project.settings if gateways is None else replace(project.settings, gateways=gateways)
-        name = project.portfolio.name
+        name = project.name
     return processes.serve(settings, name, to, host=host, port=port)
 
 

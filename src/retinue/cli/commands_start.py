@@ -130,7 +130,7 @@ def env_prune(context: typer.Context, grace: Grace = 7.0, output: Output = Forma
 def _used(project: Project) -> set[str]:
     """Lock digests of the file's environments and of every version that is live in any stage."""
     used = {str(body["digest"]) for body in _locks(project).values() if body["digest"]}
-    registry, name = project.registry, project.portfolio.name
+    registry, name = project.registry, project.name
     for stage, number in registry.stages(name).items():
         release = registry.release(name, stage, number)
         for version in registry.versions({e.version for e in release.models.values()}).values():

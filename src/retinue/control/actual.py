@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from retinue.core.state import BUILD_SECONDS, GATES_SECONDS, Evidence, Version
 from retinue.core.wish import Actual
@@ -24,6 +25,12 @@ def read_actual(registry: RegistryReader, portfolio: str, stage: str) -> Actual:
         holds=registry.holds(portfolio, stage),
         settings=registry.settings(portfolio),
         candidates={},
+        elsewhere=frozenset(
+            entry.version
+            for other in registry.stages(portfolio)
+            if other != stage and (there := registry.current(portfolio, other)) is not None
+            for entry in there.models.values()
+        ),
         seconds=_seconds(versions.values(), evidence),
     )
 
@@ -32,17 +39,7 @@ def add_candidates(actual: Actual, registry: RegistryReader, portfolio: str, def
     """The same with the versions that other definitions already have, and their snapshots."""
     found = registry.versions_of_definitions(portfolio, definitions)
     snapshots = registry.snapshots({v.snapshot for versions in found.values() for v in versions})
-    return Actual(
-        release=actual.release,
-        versions=actual.versions,
-        definitions=actual.definitions,
-        snapshots={**actual.snapshots, **snapshots},
-        evidence=actual.evidence,
-        holds=actual.holds,
-        settings=actual.settings,
-        candidates=found,
-        seconds=actual.seconds,
-    )
+    return replace(actual, candidates=found, snapshots={**actual.snapshots, **snapshots})
 
 
 def _seconds(versions: Collection[Version], evidence: Mapping[str, Sequence[Evidence]]) -> dict[tuple[str, str], float]:

@@ -101,7 +101,7 @@ Step = Build | Regate | Remove | Rename | Route | Configure
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A wish that is not tried, because of a hold."""
+    """A wish that is not tried, because of a hold on it or on a model it hangs together with."""
 
     model: str
     cause: str
@@ -109,6 +109,7 @@ class Held:
     hold: int
     family: str | None = None
     release: int | None = None
+    why: tuple[Why, ...] = ()  # what of the file waits with it
 
 
 @dataclass(frozen=True, slots=True)

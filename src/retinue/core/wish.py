@@ -61,6 +61,7 @@ class Actual:
     holds: Sequence[Hold]
     settings: SettingsRevision | None
     candidates: Mapping[str, Sequence[Version]]
+    elsewhere: frozenset[str]  # ids of versions that other stages serve
     seconds: Mapping[tuple[str, str], float]  # ("build" | "gates", model or family) → seconds so far, on average
 
 
