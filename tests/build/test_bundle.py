@@ -124,8 +124,17 @@ def test_globs_take_files_and_folders_and_must_match(root: Path) -> None:
     assert collect_files(["maps/*.csv"], root) == {"maps/a.csv": b"1"}
     with pytest.raises(PortfolioError, match="matches no file"):
         collect_files(["maps/*.tsv"], root)
-    with pytest.raises(PortfolioError, match="leaves the project"):
-        collect_files(["../secret"], root)
+    for pattern in ("../secret", ".", "./"):
+        with pytest.raises(PortfolioError, match="leaves the project"):
+            collect_files([pattern], root)
+
+
+def test_globs_pass_over_what_changes_by_itself(root: Path) -> None:
+    before = collect_files(["**"], root)
+    for name in (".retinue/state.db", ".git/index", "maps/__pycache__/a.pyc"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("changes")
+    assert collect_files(["**"], root) == before != {}
 
 
 def test_a_bundle_is_the_same_bytes_for_the_same_parts_and_unpacks_to_them(root: Path, tmp_path: Path) -> None:

@@ -199,6 +199,23 @@ def test_included_files_may_not_declare_twice_nor_include_themselves(tmp_path: P
     ]
 
 
+def test_a_file_is_included_once_however_often_it_is_named(tmp_path: Path) -> None:
+    for number in range(40):  # 2**40 files, if each were read as often as it is named
+        again = f"[p{number + 1}.yaml, ./p{number + 1}.yaml]" if number < 39 else "[]"
+        (tmp_path / f"p{number}.yaml").write_text(f"include: {again}\n")
+    with pytest.raises(PortfolioError) as caught:
+        read("portfolio: p\ninclude: [p0.yaml]\n", tmp_path)
+    assert "p0.yaml:1:20: include: ./p1.yaml is included already" in map(str, caught.value.problems)
+
+
+def test_names_end_where_their_text_ends(tmp_path: Path) -> None:
+    for name in ("portfolio", "data", "models", "endpoints"):
+        text = {"portfolio": '"p\\n"'}.get(name, f'p\n{name}: {{"m\\n": {{}}}}')
+        with pytest.raises(PortfolioError) as caught:
+            read(f"portfolio: {text}\n", tmp_path)
+        assert any("name" in str(problem) and "\\n" in str(problem) for problem in caught.value.problems), name
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(PortfolioError, match="no such file") as caught:
         load(tmp_path / "portfolio.yaml")

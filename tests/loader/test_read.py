@@ -59,6 +59,21 @@ def test_aliases_repeat_the_anchored_value() -> None:
     assert parse("a: &x [1, 2]\nb: *x\n", "f").plain() == {"a": [1, 2], "b": [1, 2]}
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (r'a: "x\ud800"', "f.yaml:1:4: character U+D800 is not allowed in text"),
+        (r'"a\0b": 1', "f.yaml:1:1: character U+0000 is not allowed in text"),
+        (r'a: "\UFFFFFFFF"', "not valid YAML"),
+        ("a: 0x" + "f" * 3_900, "a number of more than 3,000 digits"),
+    ],
+)
+def test_what_no_text_and_no_number_can_be_is_refused(text: str, said: str) -> None:
+    with pytest.raises(PortfolioError) as caught:
+        parse(text, "f.yaml")
+    assert said in str(caught.value)
+
+
 def test_a_mark_at_the_begin_of_the_file_is_not_seen() -> None:
     assert parse("# c\n---\na: 1\n...\n", "f").plain() == {"a": 1}
 

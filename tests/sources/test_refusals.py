@@ -31,6 +31,7 @@ def test_a_missing_file_is_named_with_its_place(make: Make) -> None:
         (".", "is a folder"),
         ("s3://bucket/x.parquet", "is not a local path"),
         ("odd.xyz", "does not tell its format"),
+        ("x" * 5_000 + ".csv", "cannot be read: File name too long"),
     ],
 )
 def test_a_path_that_is_no_table_is_refused(make: Make, root: Path, path: str, said: str) -> None:
@@ -86,6 +87,8 @@ def test_a_zip_that_is_torn_or_holds_no_csv_is_refused(make: Make, root: Path) -
         ("SELECT * FROM information_schema.tables", "names a schema"),
         ("SELECT *, random() AS r FROM flights", "random answers differently"),
         ("SELECT *, current_timestamp AS r FROM flights", "current_timestamp answers differently"),
+        ("SELECT *, age(sched_dep) AS r FROM flights", "age answers differently"),
+        ("SELECT *, current_query_id() AS r FROM flights", "current_query_id answers differently"),
         ("SELECT * FROM flights TABLESAMPLE 10%", "may not sample"),
         ("SELECT * FROM flights WHERE delay > $1", "holds a parameter"),
         ("SUMMARIZE flights", "may not describe"),

@@ -23,6 +23,7 @@ from retinue.core.identity import canonical, digest
 _DECLARATION = "declaration.json"
 _LOCK = "environment.lock"
 _PROJECT = "project"
+_PASSED_OVER = {"__pycache__", ".git", ".retinue", ".venv"}  # folders that no pattern means; some change by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,16 @@ def collect_files(patterns: Iterable[str], root: Path) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     for pattern in patterns:
-        if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+        parts = PurePosixPath(pattern).parts
+        if not parts or PurePosixPath(pattern).is_absolute() or ".." in parts:
             raise PortfolioError(
-                f"`files: {pattern}` leaves the project", hint="Write paths relative to the portfolio."
+                f"`files: {pattern}` leaves the project, or is all of it",
+                hint="Name files or folders relative to the portfolio.",
             )
         matches = [
             p for match in sorted(root.glob(pattern)) for p in ([match] if match.is_file() else match.rglob("*"))
         ]
-        matched = [path for path in matches if path.is_file() and "__pycache__" not in path.parts]
+        matched = [path for path in matches if path.is_file() and not _PASSED_OVER & {*path.relative_to(root).parts}]
         if not matched:
             raise PortfolioError(
                 f"`files: {pattern}` matches no file",

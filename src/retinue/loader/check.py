@@ -47,7 +47,7 @@ class Places:
 def model_name(name: str, at: Location, problems: Problems) -> None:
     """Notes a model name that is not letters, digits, `._~-` and placeholders, or repeats a placeholder."""
     found = re.findall(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", name)
-    if not re.match(TEMPLATE, name):
+    if not re.fullmatch(TEMPLATE, name):
         problems.add(
             f"models: {name!r} is not a model name",
             at,

@@ -14,10 +14,10 @@ SECTIONS = ("data", "environments", "policies", "models", "endpoints")
 
 def read_all(file: Path, problems: Problems) -> Node:
     """The file with its included files merged in. Raises PortfolioError if the file itself cannot be read."""
-    return _merge(file, Path(file.name), (), problems)
+    return _merge(file, Path(file.name), (), set(), problems)
 
 
-def _merge(file: Path, shown: Path, within: tuple[Path, ...], problems: Problems) -> Node:
+def _merge(file: Path, shown: Path, within: tuple[Path, ...], seen: set[Path], problems: Problems) -> Node:
     root = read(file, shown.as_posix())
     here = file.resolve()
     include = root.get("include")
@@ -28,8 +28,12 @@ def _merge(file: Path, shown: Path, within: tuple[Path, ...], problems: Problems
         if target.resolve() in (*within, here):
             problems.add(f"include: {item.value} includes itself", item.at, "Remove this line.")
             continue
+        if target.resolve() in seen:
+            problems.add(f"include: {item.value} is included already", item.at, "Remove this line.")
+            continue
+        seen.add(target.resolve())
         try:
-            inner = _merge(target, shown.parent / item.value, (*within, here), problems)
+            inner = _merge(target, shown.parent / item.value, (*within, here), seen, problems)
         except PortfolioError as error:
             if error.where is None:  # the file is not there
                 problems.add(f"include: {error.message}", item.at, "Paths are relative to the file that includes.")

@@ -106,7 +106,7 @@ class _Loader:
         return dict(sorted(found.items()))
 
     def entry_name(self, section: str, entry: Entry) -> None:
-        if not _NAME.match(entry.key):
+        if not _NAME.fullmatch(entry.key):
             self.problems.add(
                 f"{section}: {entry.key!r} is not a name",
                 entry.at,

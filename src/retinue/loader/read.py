@@ -35,6 +35,7 @@ _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # only an escape can make them; no file, digest or database takes them
 _TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 
@@ -97,7 +98,7 @@ def parse(text: str, shown: str) -> Node:
             where=Location(shown, line, column),
             hint="Remove the control character.",
         ) from error
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, OverflowError) as error:
         raise PortfolioError(f"not valid YAML: {error}", where=Location(shown)) from error
     if node.entries is None:
         raise PortfolioError(
@@ -229,7 +230,7 @@ class _Builder:
         return name
 
     def scalar(self, event: Any) -> Node:
-        text, tag = event.value, self.tag(event)
+        text, tag = self.text(event), self.tag(event)
         if tag == "str" or (tag is None and event.style is not None):
             return Node(self.at(event), text, text)
         value = resolve(text)
@@ -275,6 +276,14 @@ class _Builder:
             raise PortfolioError(
                 "merge keys (<<) are not part of YAML 1.2", where=self.at(event), hint="Use `defaults:` instead."
             )
+        return self.text(event)
+
+    def text(self, event: ScalarEvent) -> str:
+        found = _NO_TEXT.search(event.value)
+        if found:
+            raise PortfolioError(
+                f"character U+{ord(found[0]):04X} is not allowed in text", where=self.at(event), hint="Remove it."
+            )
         return str(event.value)
 
     def grow(self, size: int, node: Node, event: Any) -> int:
@@ -301,8 +310,8 @@ def resolve(text: str) -> Any:
     if _FALSE.fullmatch(text):
         return False
     if _INT.fullmatch(text):
-        if len(text) > 4000:  # beyond what int() takes
-            raise ValueError("a number of more than 4,000 digits")
+        if len(text) > 3000:  # beyond what int() takes and str() gives, in every base
+            raise ValueError("a number of more than 3,000 digits")
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

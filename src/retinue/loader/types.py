@@ -51,7 +51,7 @@ def _pattern(pattern: str, what: str, hint: str) -> AfterValidator:
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
-        if not compiled.match(value):
+        if not compiled.fullmatch(value):
             raise wrong(f"expected {what}, found {shown(value)}", hint)
         return value
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from retinue.core.identity import digest
 from retinue.sources.base import Json
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of a kept answer changes: older files are then simply never found."""
 
 

@@ -55,6 +55,10 @@ def files_of(spec: TableSpec, root: Path) -> tuple[Path, ...]:
             hint="Name a local Parquet or CSV file under `path:`.",
         )
     full = root / path
+    try:
+        full.exists()
+    except OSError as error:
+        raise DataError(f"table {spec.name}: {path:.80} cannot be read: {error.strerror}", where=spec.where) from error
     if any(c in path for c in "*?["):
         found = sorted(Path(p) for p in glob.glob(str(full), recursive=True) if Path(p).is_file())
         if full.is_file():  # a real name that happens to hold a bracket

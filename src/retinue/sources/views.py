@@ -39,6 +39,16 @@ UNSTEADY = frozenset(
         "nextval",
         "currval",
         "txid_current",
+        "current_connection_id",
+        "current_query_id",
+        "current_transaction_id",
+        "setval",
+        "sleep_ms",
+        "stats",
+        "vector_type",
+        "write_log",
+        "pg_conf_load_time",
+        "pg_postmaster_start_time",
         "current_setting",
         "getvariable",
         "getenv",
@@ -221,7 +231,7 @@ def _refuse_node(spec: TableSpec, node: Mapping[str, Json]) -> None:
         problem, hint = "a view may not describe or summarise tables", "Select from the table itself."
     elif kind in {"FUNCTION", "COLUMN_REF"}:
         name = _called(node)
-        if name in UNSTEADY:
+        if name in UNSTEADY or (name == "age" and len(node.get("arguments") or ()) == 1):  # the age as of today
             problem = f"{name} answers differently each time"
             hint = "A view must give the same rows for the same data; use a column, qualified with its table."
     elif kind == "VALUE_PARAMETER":
