@@ -126,7 +126,7 @@ class Project:
         for name, spec in self.portfolio.environments.items():
             if not (root / spec.requirements).with_suffix(".lock").exists():
                 say(f"locking environment {name} ({spec.requirements})")
-            locks[name] = lock(spec, root)
+            locks[name] = lock(spec, root, memory=self.settings.directory / "locks")
         return locks
 
     def _options(self, asked: Asked, members: Members, actual: Actual) -> Options:

@@ -77,6 +77,16 @@ def test_an_unchanged_requirements_file_is_never_locked_again_and_an_edited_one_
 
 
 @pytest.mark.e2e
+def test_an_edit_that_is_taken_back_gets_its_old_lock_back(root: Path, bare: None, tmp_path: Path) -> None:
+    wished = (root / "envs/base.txt").read_text()
+    first = env.lock(SPEC, root, memory=tmp_path / "locks")
+    (root / "envs/base.txt").write_text("packaging==24.2\n")
+    assert "packaging==24.2" in env.lock(SPEC, root, memory=tmp_path / "locks").text
+    (root / "envs/base.txt").write_text(wished)
+    assert env.lock(SPEC, root, memory=tmp_path / "locks") == first
+
+
+@pytest.mark.e2e
 def test_implied_packages_are_visible_lines_of_the_lock(root: Path) -> None:
     text = env.lock(SPEC, root).text
     assert all(f"\n{name}==" in text for name in ("numpy", "pyarrow", "skops"))

@@ -391,6 +391,31 @@ def test_an_upstream_that_is_free_again_waits_for_consumers_that_are_still_held(
     assert settled(harbour)
 
 
+def test_a_version_that_refuses_rows_its_champion_answers_does_not_land_unless_its_meaning_changed(
+    harbour: Harbour,
+) -> None:
+    before = harbour.live()
+    harbour.edit("make_pipeline(SimpleImputer(), Logistic", "make_pipeline(Logistic", "harbour/late.py")
+    harbour.edit("C: 1.0", "C: 0.9")
+    outcome = harbour.apply()
+    assert set(statuses(outcome).values()) == {"gate failed"}
+    failed = {r["gate"]: r["detail"] for m in outcome.models for r in m.results if r["verdict"] == "fail"}
+    assert "may no longer be missing" in failed["contract.required"]
+    assert harbour.live() == before
+    harbour.edit("params: {C: 0.9}", "params: {C: 0.9}\n    semantics: 2")
+    assert set(statuses(harbour.apply()).values()) == {"built"}
+
+
+def test_what_a_failed_training_printed_and_said_is_kept(harbour: Harbour) -> None:
+    raising = "    print('hello from training')\n    raise ValueError('no rows')\n    table = job"
+    harbour.edit("    table = job", raising, "harbour/late.py")
+    assert harbour.apply().failed
+    log = harbour.root / ".retinue" / "logs" / "training" / "failed" / "late-west.log"
+    assert "hello from training" in log.read_text()
+    last = harbour.do(lambda p: p.registry.applies("harbour", "prod"))[0]
+    assert "no rows" in last.summary["errors"]["late-west"]
+
+
 # ── rollback and holds ──────────────────────────────────────────────────────────────────────────────────────────────
 def test_a_broken_file_does_not_stop_a_rollback(harbour: Harbour) -> None:
     first = harbour.live()

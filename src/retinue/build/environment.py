@@ -69,11 +69,13 @@ class Stored:
     used: float
 
 
-def lock(spec: EnvironmentSpec, root: Path, *, refresh: bool = False) -> Lock:
+def lock(spec: EnvironmentSpec, root: Path, *, refresh: bool = False, memory: Path | None = None) -> Lock:
     """The lock of an environment, resolved if its requirements changed since it was written beside them.
 
     An unchanged requirements file is never resolved again unless `refresh`, which takes the newest versions; an
-    edited one keeps the pins it can. Raises EnvironmentFailure when packages are unknown or in conflict.
+    edited one keeps the pins it can. `memory` is a folder that remembers the lock of every requirements file seen:
+    an edit that is taken back gets its old lock back. Raises EnvironmentFailure when packages are unknown or in
+    conflict.
     """
     requirements = root / spec.requirements
     try:
@@ -87,14 +89,28 @@ def lock(spec: EnvironmentSpec, root: Path, *, refresh: bool = False) -> Lock:
     path = requirements.with_suffix(".lock")
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     if not refresh and _header(old, "wishes") == wishes:
+        _remember(memory, wishes, old)
         return read_lock(old, path)
+    remembered = memory / f"{wishes}.lock" if memory is not None else None
+    if not refresh and remembered is not None and remembered.exists():
+        text = remembered.read_text(encoding="utf-8")
+        if _header(text, "wishes") == wishes:
+            _replace(path, text)
+            return read_lock(text, path)
     python = spec.python or f"{sys.version_info.major}.{sys.version_info.minor}"
     interpreter = _interpreter(python)
     found = _version(interpreter)
     pins = _resolve(spec, requirements, interpreter, old if _header(old, "python") == found else "", refresh)
     text = _HEADER.format(name=requirements.name, wishes=wishes, python=found) + pins
     _replace(path, text)
+    _remember(memory, wishes, text)
     return read_lock(text, path)
+
+
+def _remember(memory: Path | None, wishes: str, text: str) -> None:
+    if memory is not None and not (memory / f"{wishes}.lock").exists():
+        memory.mkdir(parents=True, exist_ok=True)
+        _replace(memory / f"{wishes}.lock", text)
 
 
 def read_lock(text: str, path: Path | None = None) -> Lock:

@@ -26,7 +26,7 @@ from retinue.build.train import TrainResult
 from retinue.build.workshop import Workshop
 from retinue.core.contract import Field, Schema
 from retinue.core.errors import DataError, TrainingError
-from retinue.core.gates import GateResult, gates_digest, passed
+from retinue.core.gates import GateResult, failed, gates_digest, passed, total
 from retinue.core.identity import digest
 from retinue.core.plan import Build, Regate
 from retinue.core.portfolio import Metadata, ModelSpec
@@ -97,7 +97,7 @@ class Pipeline:
         if data is None:
             data = self._data(step.data, spec, beside, champion)
         started = datetime.now(UTC)
-        evaluation = self._evaluate(found, spec, spec, beside, champion, data)
+        evaluation = _required(self._evaluate(found, spec, spec, beside, champion, data), found, spec, champion)
         gated = (datetime.now(UTC) - started).total_seconds()
         measured = [replace(passed(GATES_SECONDS, "predictions and tests"), estimate=gated)]
         if not reused:
@@ -321,6 +321,23 @@ class Pipeline:
             champion=champion.version.id if champion else None,
             created=self.clock(),
         )
+
+
+def _required(evaluation: Evaluation, version: Version, spec: ModelSpec, champion: Champion | None) -> Evaluation:
+    """Fail a version that refuses rows its champion answers, unless `semantics` says that its meaning changed."""
+    if champion is None or spec_of(champion.version).semantics != spec.semantics:
+        return evaluation
+    before = {f["name"] for f in champion.version.manifest["artifact"]["signature"]["inputs"] if f["nullable"]}
+    lost = [f["name"] for f in version.manifest["artifact"]["signature"]["inputs"]
+            if not f["nullable"] and f["name"] in before]  # fmt: skip
+    if not lost:
+        return evaluation
+    text = (
+        f"{', '.join(lost)} may no longer be missing in a request, as the champion allows; make the model answer "
+        f"without, or raise `semantics` to {spec.semantics + 1} if clients know"
+    )
+    results = (*evaluation.results, failed("contract.required", text))
+    return replace(evaluation, results=results, verdict=total(results))
 
 
 def _fields(body: list[Mapping[str, Json]]) -> tuple[Field, ...]:

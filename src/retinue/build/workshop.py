@@ -19,6 +19,7 @@ from retinue.build.columns import Columns, Table, input_fields
 from retinue.build.environment import Environment, Lock, converters, materialise, read_lock
 from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
 from retinue.core.errors import TrainingError
+from retinue.core.family import escape
 from retinue.core.identity import digest
 from retinue.core.portfolio import ModelSpec
 from retinue.core.state import Definition, Version
@@ -132,25 +133,35 @@ class Workshop:
             paths[name] = folder / f"{len(paths)}.arrow"
             with pa.OSFile(str(paths[name]), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
-        return self.trainers.train(
-            TrainRequest(
-                model=spec.name,
-                environment=opened.environment,
-                bundle=opened.project,
-                entry=spec.train,
-                tables=paths,
-                inputs=input_fields(tables[spec.data[0].table], spec.features),
-                target=spec.target,
-                task=spec.task,
-                folder=folder,
-                params=spec.params,
-                seed=SEED,
-                limits=spec.limits,
-                compile=spec.compile,
-                overlay=opened.overlay if spec.compile != "forbid" else None,
-                no_overlay=opened.no_overlay,
-            )
+        request = TrainRequest(
+            model=spec.name,
+            environment=opened.environment,
+            bundle=opened.project,
+            entry=spec.train,
+            tables=paths,
+            inputs=input_fields(tables[spec.data[0].table], spec.features),
+            target=spec.target,
+            task=spec.task,
+            folder=folder,
+            params=spec.params,
+            seed=SEED,
+            limits=spec.limits,
+            compile=spec.compile,
+            overlay=opened.overlay if spec.compile != "forbid" else None,
+            no_overlay=opened.no_overlay,
         )
+        try:
+            return self.trainers.train(request)
+        except TrainingError:
+            self._keep_failed(spec.name, folder / "train.log")
+            raise
+
+    def _keep_failed(self, model: str, log: Path) -> None:
+        """Keep what a failed training printed: the last failure of each model."""
+        if log.exists():
+            kept = self.settings.logs / "training" / "failed" / f"{escape(model)}.log"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, kept)
 
     def answers(self, version: Version, columns: Columns, body: Mapping[str, Json] | None = None) -> Columns:
         """A version's outputs for these columns, run as it is served; `body` names another artifact of its own.

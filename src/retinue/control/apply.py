@@ -66,7 +66,11 @@ class Applier:
             self._check_fresh(plan)  # once more, now that nobody else may move it
             outcome = self._run(plan, plan_id, why, keeper)
             status = "failed" if outcome.failed else "done"
-            summary = {"release": outcome.release, "models": {m.model: m.status for m in outcome.models}}
+            summary = {
+                "release": outcome.release,
+                "models": {m.model: m.status for m in outcome.models},
+                "errors": {m.model: m.text for m in outcome.models if m.error is not None},
+            }
             return outcome
         except RetinueError as error:
             summary = {"error": str(error)}

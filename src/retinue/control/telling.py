@@ -92,12 +92,23 @@ class VersionDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One model's change from a version to another (None: absent), and why their definitions or data differ."""
+
+    model: str
+    family: str | None
+    old: str | None
+    new: str | None
+    reasons: tuple[Why, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseDifference:
-    """Two releases: models (old version, new version; None for absent) and endpoints whose entries differ."""
+    """Two releases: models whose versions differ, and endpoints whose entries do (None for absent)."""
 
     old: Release
     new: Release
-    models: Mapping[str, tuple[str | None, str | None]]
+    models: tuple[Change, ...]
     endpoints: Mapping[str, tuple[Mapping[str, Json] | None, Mapping[str, Json] | None]]
 
 
@@ -178,7 +189,7 @@ def story(registry: RegistryReader, release: Release | None, model: str) -> Stor
         release=release,
         landed=landed,
         before=old,
-        changes=_changes(registry, old, versions[live[model]]) if old is not None else (),
+        changes=_definition_changes(registry, old, versions[live[model]]) if old is not None else (),
         evidence=book.find(live[model], beside),
         upstreams=beside,
         consumers=tuple(sorted(m for m, v in live.items() if model in book.needs(v))),
@@ -191,10 +202,10 @@ def compare_versions(
 ) -> VersionDifference:
     """What differs between two versions of one model."""
     first, second = told(registry, old, release), told(registry, new, release)
-    return VersionDifference(first, second, _changes(registry, old, new), _data_changes(first, second))
+    return VersionDifference(first, second, _definition_changes(registry, old, new), _data_changes(first, second))
 
 
-def _changes(registry: RegistryReader, old: Version, new: Version) -> tuple[Why, ...]:
+def _definition_changes(registry: RegistryReader, old: Version, new: Version) -> tuple[Why, ...]:
     bodies = registry.definitions({old.definition, new.definition})
     if old.definition == new.definition or not {old.definition, new.definition} <= set(bodies):
         return ()
@@ -216,18 +227,49 @@ def _keyed(what: str, old: Mapping[str, Json], new: Mapping[str, Json]) -> list[
     return [(f"{what} {name}", old.get(name), new.get(name)) for name in sorted({*old, *new})]
 
 
-def compare_releases(old: Release, new: Release) -> ReleaseDifference:
+def changes(registry: RegistryReader, moves: Sequence[tuple[str, str | None, str | None]]) -> tuple[Change, ...]:
+    """Each (model, old version, new version) with its family and its reasons, in a constant number of queries."""
+    versions = registry.versions({v for _, old, new in moves for v in (old, new) if v is not None})
+    pairs = [(versions[old], versions[new]) for _, old, new in moves if old in versions and new in versions]
+    definitions = registry.definitions({v.definition for a, b in pairs if a.definition != b.definition for v in (a, b)})
+    snapshots = registry.snapshots({v.snapshot for a, b in pairs if a.snapshot != b.snapshot for v in (a, b)})
+    found = []
+    for model, old, new in moves:
+        known = versions.get(new or old or "")
+        family = known.manifest.get("family") if known is not None else None
+        reasons: tuple[Why, ...] = ()
+        if old in versions and new in versions:
+            reasons = _reasons(versions[old], versions[new], definitions, snapshots)
+        found.append(Change(model, family, old, new, reasons))
+    return tuple(found)
+
+
+def _reasons(
+    old: Version, new: Version, definitions: Mapping[str, Definition], snapshots: Mapping[str, Snapshot]
+) -> tuple[Why, ...]:
+    """Why two versions differ: by definition, else by what they were built on."""
+    if old.definition != new.definition:
+        if old.definition not in definitions or new.definition not in definitions:
+            return ()
+        return differences(definitions[old.definition].body, definitions[new.definition].body)
+    before = snapshots[old.snapshot].body if old.snapshot in snapshots else {}
+    after = snapshots[new.snapshot].body if new.snapshot in snapshots else {}
+    found: list[Why] = []
+    ups, now = before.get("upstreams", {}), after.get("upstreams", {})
+    if ups != now:
+        found.append(Why("UPSTREAM", ", ".join(sorted(m for m in {*ups, *now} if ups.get(m) != now.get(m)))))
+    if {**before, "upstreams": None} != {**after, "upstreams": None}:
+        found.append(Why("DATA", "other rows"))
+    return tuple(found)
+
+
+def compare_releases(registry: RegistryReader, old: Release, new: Release) -> ReleaseDifference:
     """What differs between two releases."""
-    models = {
-        m: (old.models[m].version if m in old.models else None, new.models[m].version if m in new.models else None)
-        for m in sorted({*old.models, *new.models})
-    }
+    before, after = ({m: e.version for m, e in release.models.items()} for release in (old, new))
+    moves = [(m, before.get(m), after.get(m)) for m in sorted({*before, *after}) if before.get(m) != after.get(m)]
     endpoints = {e: (old.endpoints.get(e), new.endpoints.get(e)) for e in sorted({*old.endpoints, *new.endpoints})}
     return ReleaseDifference(
-        old,
-        new,
-        {m: pair for m, pair in models.items() if pair[0] != pair[1]},
-        {e: pair for e, pair in endpoints.items() if pair[0] != pair[1]},
+        old, new, changes(registry, moves), {e: pair for e, pair in endpoints.items() if pair[0] != pair[1]}
     )
 
 

@@ -94,6 +94,7 @@ class Doors:
     def _predict(self, exchange: Exchange, name: str) -> None:
         release = self._plane.admit()
         table = rows.parse(exchange.body)
+        rows.check_names(table, release.known(name))
         call = Call(release, name, table, len(table.rows), partial=True)
 
         def done(call: Call) -> None:

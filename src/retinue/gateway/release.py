@@ -61,6 +61,7 @@ class PinnedRelease:
         self.failed = {name: loaded.reason for name, loaded in models.items() if loaded.reason}
         self._plans: dict[str, Plan | UnavailableError] = {}
         self._fields: dict[str, Contract] = {}
+        self._known: dict[str, frozenset[str]] = {}
         self._members: dict[tuple[str, ...], str] = {}
 
     @property
@@ -103,6 +104,17 @@ class PinnedRelease:
         found = self._fields.get(name)
         if found is None:
             found = self._fields[name] = self._contract(name)
+        return found
+
+    def known(self, name: str) -> frozenset[str]:
+        """The names of the fields a row for this name may have; none while nothing of it can answer."""
+        found = self._known.get(name)
+        if found is None:
+            try:
+                found = frozenset(field.name for field in self.fields(name)[0])
+            except UnavailableError:
+                return frozenset()  # what cannot answer says so itself
+            self._known[name] = found
         return found
 
     def _contract(self, name: str) -> Contract:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from retinue.gateway.release import PinnedRelease
 from retinue.gateway.values import Column, word
 
 _TYPES = {"FP64": "number", "INT64": "integer", "BOOL": "boolean", "BYTES": "string"}
+
+_COMPARED = 20  # so many different rows of a request, and names of a row, are compared with what is missing
 
 
 class RowTable:
@@ -50,6 +53,29 @@ def parse(body: bytes) -> RowTable:
         if type(row) is not dict:
             raise RequestError(f"row {index} must be an object, not {word(row)}")
     return RowTable(rows)
+
+
+def check_names(table: RowTable, known: frozenset[str]) -> None:
+    """Refuse rows whose fields look misspelled: missing ones would be answered as unknown, silently.
+
+    A row may leave fields out and may carry others; it may not have a field that is nearly a missing one, nor
+    none of the known ones. Raises RequestError.
+    """
+    seen: set[frozenset[str]] = set()  # rows of one request have the same names, and comparing names is slow
+    for index, row in enumerate(table.rows):
+        if known <= row.keys() or not known:
+            continue
+        if known.isdisjoint(row):
+            raise RequestError(f"row {index} has none of the fields {', '.join(sorted(known))}")
+        names = frozenset(row)
+        if names in seen or len(seen) == _COMPARED:
+            continue
+        seen.add(names)
+        missing = known - names
+        for name in sorted(names - known)[:_COMPARED]:
+            near = difflib.get_close_matches(name.lower()[:100], missing, n=1, cutoff=0.8)
+            if near:
+                raise RequestError(f"row {index}: unknown field {name!r:.100}; did you mean {near[0]!r}?")
 
 
 def answer(call: Call) -> bytes:

@@ -111,6 +111,27 @@ def test_malformed_requests_are_answered_with_400_and_what_is_wrong(server: Any)
         assert good.json()["predictions"][2]["error"].startswith("row 2: 'x' must be a number")
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"row": [{"x": 1, "z": 1}]}, "none of the fields x, z"),
+        ({"instances": [{}]}, "none of the fields"),
+        ({"rows": [{"x": 1, "z": 1}, {}]}, "row 1 has none of the fields"),
+        ({"rows": {"x": 1, "z": 1}}, "must be an array"),
+        ({"X": 1, "z": 1}, "unknown field 'X'; did you mean 'x'"),
+    ],
+)
+def test_misspelled_fields_are_refused_instead_of_answered_as_missing(server: Any, body: Any, said: str) -> None:
+    answer = httpx.post(f"{server.url}/predict/m", json=body)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+
+
+def test_a_row_may_leave_fields_out_and_carry_others(server: Any) -> None:
+    answer = httpx.post(f"{server.url}/predict/m", json={"rows": [{"x": 1, "booking": "ABC"}]})
+    assert answer.status_code == 200
+
+
 def test_a_body_of_100_mb_is_refused_unread_and_a_small_bomb_too(server: Any) -> None:
     with httpx.Client(base_url=server.url, timeout=60) as http:
         assert http.post("/predict/e", content=b" " * 100_000_000).status_code == 413
@@ -127,7 +148,7 @@ def test_more_rows_than_one_request_may_have_are_refused_at_both_doors(server: A
     with httpx.Client(base_url=server.url) as http:
         assert len(http.post("/predict/e", json={"rows": [{"x": 1}] * 2_000}).json()["predictions"]) == 2_000
         for path, body in (
-            ("/predict/e", {"rows": [{}] * 2_001}),
+            ("/predict/e", {"rows": [{"x": 1}] * 2_001}),
             ("/v2/models/m/infer", {"inputs": [_tensor(shape=[2_001], data=[1] * 2_001)]}),
         ):
             response = http.post(path, json=body)
