@@ -107,7 +107,8 @@ class Gateway:
 
     async def _serve(self) -> None:
         if self._server is None and not self._stopping:
-            self._server = await self._loop.create_server(self._http.connection, sock=self._listener)
+            backlog = 1024  # the listener's own: without it the loop would set a shorter one
+            self._server = await self._loop.create_server(self._http.connection, sock=self._listener, backlog=backlog)
             gc.freeze()  # what a gateway is made of need not be looked at by every collection
         self._lines.say({"op": "serving"})
 
