@@ -147,9 +147,9 @@ def summarise(traffic: Traffic, folder: Path) -> bool:
     base = statistics.mean(late)
     entropy = -(base * math.log(base) + (1 - base) * math.log(1 - base))
     say(
-        f"  {base:.1%} of these flights were late, fewer than in the winter the models know: they rank well, but\n"
-        f"  expect too many delays (saying {base:.1%} every time would have had log loss {entropy:.3f}). Each release\n"
-        "  met other flights, so its row tells how it did, not which release is better."
+        f"  {base:.1%} of these flights were late; saying so for every flight would have had log loss {entropy:.3f}.\n"
+        "  The models know January to April, and later weeks differ. Each release met other flights, so a row tells\n"
+        "  how that release did, not which release is better."
     )
     latencies = sorted(traffic.latencies)
     say(
