@@ -180,10 +180,11 @@ def test_python_in_a_page_compiles_and_its_imports_exist(block: Block) -> None:
     exec(compile(ast.Module(imports, []), str(block), "exec"), {})
 
 
-def test_the_readme_shows_the_portfolio_that_init_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["portfolio.yaml", "train.py"])
+def test_the_readme_shows_what_init_writes(name: str, tmp_path: Path) -> None:
     scaffold(tmp_path)
     readme = blocks(ROOT / "README.md")
-    assert (tmp_path / "portfolio.yaml").read_text(encoding="utf-8") in [b.text for b in readme]
+    assert (tmp_path / name).read_text(encoding="utf-8") in [b.text for b in readme]
 
 
 @pytest.mark.e2e

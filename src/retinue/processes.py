@@ -361,7 +361,8 @@ def _ready(supervisor: Supervisor, record: ServeRecord) -> str:
         return f"Serving {status['stage']} at {record.url}, but there is no release to serve yet: {why}"
     failed = len(status["unavailable"])
     return (
-        f"Serving {status['stage']} at {record.url}: release {status['release']}, {status['models']} models"
+        f"Serving {status['stage']} at {record.url}: release {status['release']}, "
+        + ("1 model" if status["models"] == 1 else f"{status['models']} models")
         + (f" ({failed} unavailable)" if failed else "")
         + f"; status at {record.admin_url}/status"
     )

@@ -27,13 +27,13 @@ from retinue.control.planfile import plan_id, read_plan, write_plan
 from retinue.control.publish import publish
 from retinue.control.rollback import Act, roll_back, roll_back_to
 from retinue.control.wish import Members, Wisher, find_members
-from retinue.core.errors import PortfolioError, StateError, UsageError
+from retinue.core.errors import PortfolioError, RetinueError, StateError, UsageError
 from retinue.core.family import placeholders
 from retinue.core.graph import select
 from retinue.core.identity import digest
 from retinue.core.plan import Plan
 from retinue.core.planner import make_plan
-from retinue.core.portfolio import Portfolio
+from retinue.core.portfolio import ModelSpec, Portfolio
 from retinue.core.state import Hold, Release, Version
 from retinue.core.wish import Actual, Options
 from retinue.loader import load
@@ -264,16 +264,40 @@ class Project:
         return release
 
     def unhold(self, models: Collection[str], *, why: str) -> list[Hold]:
-        """End the active holds on these models. Raises UsageError when one of them has none, or without a reason."""
+        """End the active holds on what these selectors choose; names alone need no file that loads.
+
+        Raises UsageError without a reason, for a selector that chooses nothing, and when nothing chosen is held.
+        """
         if not why:
             raise UsageError("say why the hold ends", hint="Add --reason TEXT.")
         holds = self.registry.holds(self.name, self.stage)
-        ended = [h for h in holds if h.model in models]
-        for model in models:
-            if not any(h.model == model for h in ended):
-                raise UsageError(f"{model} has no active hold", hint="`retinue status` lists holds.")
+        names = self._held_names(models, {h.model for h in holds})
+        ended = [h for h in holds if h.model in names]
+        if not ended:
+            raise UsageError(f"{', '.join(models)} has no active hold", hint="`retinue status` lists holds.")
         self.registry.end_holds([h.id for h in ended], why=why, who=compose.who(), now=utc_now())
         return ended
+
+    def _held_names(self, selectors: Collection[str], held: Collection[str]) -> set[str]:
+        """Names of the models that selectors choose; a held model's own name needs no portfolio file."""
+        exact = {s for s in selectors if s in held}
+        others = [s for s in selectors if s not in held]
+        if not others:
+            return exact
+        try:
+            specs = self._specs()
+        except RetinueError:
+            if any(sign in s for s in others for sign in "*?[+@:,"):
+                raise
+            return exact
+        return exact | set(select(others, specs))
+
+    def _specs(self) -> list[ModelSpec]:
+        """Every model that the file declares on today's data."""
+        actual = read_actual(self.registry, self.name, self.stage)
+        live = {m: actual.versions[e.version] for m, e in (actual.release.models if actual.release else {}).items()}
+        tables = compose.open_tables(self.portfolio, self.settings)
+        return list(find_members(self.portfolio, tables, live).specs.values())
 
     def current(self) -> Release | None:
         """The release this stage points at."""

@@ -16,7 +16,8 @@ HEAD = """\
 
 Every command that prints for people takes `-o json` and then prints the same facts for programs. What was asked for
 goes to standard output, what is said about it to standard error. Colour is used on a terminal only, and not with
-`NO_COLOR`.
+`NO_COLOR`. With `-o json` an error is a document on standard output too: `{"error": {"message", "hint", "where",
+"problems": […]}}`, with the same exit code.
 
 | exit code | meaning |
 | --- | --- |

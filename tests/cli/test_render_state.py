@@ -22,12 +22,13 @@ from retinue.cli.render_version import (
     render_version_difference,
 )
 from retinue.control.telling import (
+    Change,
     Failing,
+    ReleaseDifference,
     Status,
     Story,
     Told,
     VersionDifference,
-    compare_releases,
 )
 from retinue.core.gates import GateResult
 from retinue.core.plan import Why
@@ -70,6 +71,19 @@ ROWS = [
     HistoryRow(2, "late-JFK-B6", version_id("1late-JFK-B6"), version_id("2b"), "apply", "deeper trees", "ada", T1),
     *(HistoryRow(1, m, None, version_id(f"1{m}"), "apply", "first", "ada", T0) for m in MODELS),
 ]
+DEEPER = (Why("PARAMS", "max_iter 60 → 120"),)
+CHANGES = [
+    Change(
+        row.model,
+        FAMILY if row.model in ("late-JFK-B6", "late-JFK-DL") else None,
+        row.old,
+        row.new,
+        DEEPER if row.old and row.model != "congestion" else (),
+    )
+    for row in ROWS
+]
+MEMBER_ROWS = [r for r in ROWS if r.model == "late-JFK-B6"]
+MEMBER_CHANGES = [c for c in CHANGES if c.model == "late-JFK-B6"]
 HOLD = Hold("flights", "prod", "late-JFK-B6", "d", "s", version_id("2b"), "rollback", "complaints", "g", T2, 1, 3)
 PASS = GateResult("roc_auc.min", "roc_auc", "pass", 0.61, 0.57, 0.65, 812, 0.52).to_json()
 FAIL = GateResult("roc_auc.min", "roc_auc", "fail", 0.49, 0.44, 0.53, 812, 0.52).to_json()
@@ -179,8 +193,8 @@ def test_history_and_moments(golden: Callable[[str, str], None]) -> None:
         "history",
         "\n".join(
             [
-                render_history(ROWS, [R3, R2, R1], BERLIN),
-                render_model_history("late-JFK-B6", [r for r in ROWS if r.model == "late-JFK-B6"], BERLIN),
+                render_history(ROWS, [R3, R2, R1], CHANGES, BERLIN),
+                render_model_history("late-JFK-B6", MEMBER_ROWS, MEMBER_CHANGES, BERLIN),
                 render_release(R2, families, T2, BERLIN),
                 render_live_at(R2, ["congestion"], T2, BERLIN),
                 render_rollback(R2, R3, [HOLD]),
@@ -190,8 +204,8 @@ def test_history_and_moments(golden: Callable[[str, str], None]) -> None:
 
 
 def test_nothing_recorded_is_said_with_the_next_step() -> None:
-    assert "retinue apply" in render_history([], [])
-    assert "never" in render_model_history("x", [])
+    assert "retinue apply" in render_history([], [], [])
+    assert "never" in render_model_history("x", [], [])
 
 
 def test_show_why_and_diff(golden: Callable[[str, str], None]) -> None:
@@ -213,8 +227,8 @@ def test_show_why_and_diff(golden: Callable[[str, str], None]) -> None:
                 render_story(story, BERLIN),
                 render_story(replace(story, landed=ROWS[-3], before=None, evidence=None, holds=()), BERLIN),
                 render_version_difference(difference, UTC),
-                render_release_difference(compare_releases(R1, R3), UTC),
-                render_release_difference(compare_releases(R1, R1), UTC),
+                render_release_difference(ReleaseDifference(R1, R3, (CHANGES[1],), {}), UTC),
+                render_release_difference(ReleaseDifference(R1, R1, (), {}), UTC),
             ]
         ),
     )

@@ -19,6 +19,7 @@ def test_a_first_portfolio_is_short_and_loads(tmp_path: Path) -> None:
         "train.py",
         "envs/base.txt",
         "data/iris.csv",
+        ".gitignore",
     ]
     assert len(written[0].read_text().splitlines()) <= 10
     assert load(written[0]).models["species"].spec.task == "multiclass"
@@ -54,3 +55,13 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"train\.py is already"):
         scaffold(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["train.py"]
+
+
+def test_the_state_folder_is_ignored_once_beside_what_is_ignored_already(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.tmp")
+    scaffold(tmp_path)
+    assert (tmp_path / ".gitignore").read_text() == "*.tmp\n.retinue/\n"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".gitignore").write_text(".retinue/\n")
+    assert other / ".gitignore" not in scaffold(other)

@@ -25,6 +25,7 @@ from retinue.cli.options import (
     Refresh,
     Retry,
     Select,
+    Selectors,
     Stage,
     Why,
     Yes,
@@ -38,7 +39,7 @@ PlanFile = Annotated[
     Path | None, typer.Argument(metavar="PLANFILE", help="A plan saved by `retinue plan --out`; without, of now.")
 ]
 ToRelease = Annotated[
-    int | None, typer.Option("--to", metavar="N", help="Go back to the content of release N as a whole.")
+    str | None, typer.Option("--to", metavar="N", help="Go back to the content of release N as a whole.")
 ]
 StageOnly = Annotated[str, typer.Option("--stage", metavar="STAGE", help="The stage, e.g. dev, staging or prod.")]
 
@@ -74,6 +75,7 @@ def plan(  # noqa: PLR0913 - typer reads a command's options from its parameters
         retry=_many(retry),
     )
     with _frame(context).project(to) as project:
+        _note_new_stage(project)
         found = project.plan(asked, say=say)
         if out is not None:
             found = project.save(found, out, asked)
@@ -149,10 +151,11 @@ def rollback(
     """
     from retinue.cli.render_state import render_rollback
 
+    number = _release_number(to_release, models or [], stage)
     with _frame(context).project(stage) as project:
         before = project.current()
         started = monotonic()
-        release = project.rollback(models or (), to=to_release, why=why)
+        release = project.rollback(models or (), to=number, why=why)
         seconds = monotonic() - started
         held = project.registry.holds(project.name, stage)
         holds = [h for h in held if h.release == release.number]
@@ -166,8 +169,25 @@ def rollback(
     return DONE
 
 
+def _release_number(text: str | None, models: list[str], stage: str) -> int | None:
+    """The number after --to. Raises UsageError for a word: in this command --to takes no stage."""
+    from retinue.core.errors import UsageError
+
+    if text is None or text.isdecimal():
+        return int(text) if text else None
+    what = " ".join(models) or f"--to N{_stage_of(stage)}"
+    raise UsageError(
+        f"rollback --to takes the number of a release, not {text!r}",
+        hint=f"If {text} is a stage: `retinue rollback {what} --stage {text}`; `retinue history` lists releases.",
+    )
+
+
+def _stage_of(stage: str) -> str:
+    return f" --stage {stage}" if stage != "prod" else ""
+
+
 def unhold(
-    context: typer.Context, models: Models, reason: Reason = "", to: Stage = "prod", output: Output = Format.text
+    context: typer.Context, models: Selectors, reason: Reason = "", to: Stage = "prod", output: Output = Format.text
 ) -> int:
     """End holds, so that the next plan tries the models again."""
     with _frame(context).project(to) as project:
@@ -212,7 +232,7 @@ def _apply(project: Project, wanted: _Wanted) -> int:
         "and the next `retinue apply` goes on from there"
     )
     if plan.blocked:
-        return _refused(plan)
+        return _refused(plan, wanted.output)
     with watch(plan) as progress:
         source = wanted.planfile if wanted.planfile is not None else plan
         outcome = project.apply(source, wanted.asked, why=wanted.why, observer=progress)
@@ -235,6 +255,7 @@ def _plan_of(project: Project, wanted: _Wanted) -> Plan:
 
         plan = read_plan(wanted.planfile)
     else:
+        _note_new_stage(project)
         plan = project.plan(wanted.asked, say=say)
     text = render_plan(plan, every=wanted.every)
     if wanted.output is Format.json:
@@ -244,12 +265,26 @@ def _plan_of(project: Project, wanted: _Wanted) -> Plan:
     return plan
 
 
-def _refused(plan: Plan) -> int:
+def _note_new_stage(project: Project) -> None:
+    """A stage without a release may be new, or misspelled: say which others there are."""
+    from retinue.cli.facts import no_release_yet
+
+    note = no_release_yet(project)
+    if note is not None:
+        say(f"note: {note}")
+
+
+def _refused(plan: Plan, output: Format) -> int:
     """A blocked plan is not done: say which flags would name its dangers."""
     from retinue.cli.render_plan import flags_of
 
-    say("error: the plan is blocked by its dangers; nothing was changed")
-    say(f"hint: if they are meant, run again with: {flags_of(plan, 8)}")
+    message = "the plan is blocked by its dangers; nothing was changed"
+    hint = f"if they are meant, run again with: {flags_of(plan, 8)}"
+    if output is Format.json:
+        problems = [{"message": d.text, "hint": d.flag, "where": d.where} for d in plan.blocked]
+        emit_json({"error": {"message": message, "hint": hint, "where": None, "problems": problems}})
+    say(f"error: {message}")
+    say(f"hint: {hint}")
     return FAILED
 
 
@@ -261,7 +296,12 @@ def _agreed(plan: Plan, wanted: _Wanted) -> bool:
             "off a terminal, apply needs a saved plan or --yes",
             hint="`retinue plan --out plan.json`, then `retinue apply plan.json`; or `retinue apply --yes`.",
         )
-    return typer.confirm(f"Apply this to stage {plan.stage}?", default=False, err=True)
+    try:
+        return typer.confirm(f"Apply this to stage {plan.stage}?", default=False, err=True)
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # Ctrl-C ends with 130 here as everywhere; Ctrl-D is a no
+        return False
 
 
 def _stage(planfile: Path | None, to: str | None, asked: Asked) -> str:

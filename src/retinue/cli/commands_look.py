@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,10 +11,13 @@ from retinue.cli.frame import DONE, Frame, emit, emit_json, say
 from retinue.cli.options import Format, Limit, Model, Output, Stage, VersionRef
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
 
-    from retinue.core.state import Version
+    from retinue.control.telling import Change
+    from retinue.core.state import HistoryRow, Version
     from retinue.project import Project
+
+Json = Any
 
 Check = Annotated[bool, typer.Option("--plan", help="Also plan: what the file would change, and newer data.")]
 MaybeModel = Annotated[str | None, typer.Argument(metavar="MODEL", help="One model; without, all releases.")]
@@ -38,7 +42,7 @@ def status(context: typer.Context, to: Stage = "prod", plan: Check = False, outp
     from retinue.control.events import utc_now
     from retinue.control.telling import status as recorded
 
-    with _project(context, to) as project:
+    with _project(context, to, note=False) as project:
         found = recorded(project.registry, project.name, to, utc_now())
         served = server(project)
         planned = project.plan(say=say) if plan else None
@@ -62,34 +66,49 @@ def history(
     """Releases, or the changes of one model, newest first."""
     from retinue.cli.facts import to_json
     from retinue.cli.render_state import render_history, render_model_history
+    from retinue.control.telling import changes
 
     with _project(context, to) as project:
         name, registry = project.name, project.registry
         if model is not None:
             rows = registry.history(name, to, model, limit)
+            told = changes(registry, [(r.model, r.old, r.new) for r in rows])
             if output is Format.json:
-                emit_json(to_json(rows))
+                emit_json(_with_reasons(rows, told))
             else:
-                emit(render_model_history(model, rows))
+                emit(render_model_history(model, rows, told))
             return DONE
         releases = registry.releases(name, to, limit)
         rows = registry.history(name, to, None, limit=1_000_000 if releases else 1)
         numbers = {r.number for r in releases}
         rows = [r for r in rows if r.release in numbers]
+        told = changes(registry, [(r.model, r.old, r.new) for r in rows])
         if output is Format.json:
-            emit_json({"releases": to_json(releases), "changes": to_json(rows)})
+            emit_json({"releases": to_json(releases), "changes": _with_reasons(rows, told)})
         else:
-            emit(render_history(rows, releases))
+            emit(render_history(rows, releases, told))
     return DONE
+
+
+def _with_reasons(rows: Sequence[HistoryRow], told: Sequence[Change]) -> list[Json]:
+    """History rows as JSON, each with its model's family and the reasons of the change."""
+    from retinue.cli.facts import to_json
+
+    more = ({"family": change.family, "reasons": to_json(change.reasons)} for change in told)
+    return [{**to_json(row), **extra} for row, extra in zip(rows, more, strict=True)]
 
 
 def show(context: typer.Context, version: VersionRef, to: Stage = "prod", output: Output = Format.text) -> int:
     """One version: what it was built from, what its gates said."""
     from retinue.cli.facts import to_json
+    from retinue.cli.outside import what_it_is
     from retinue.cli.render_version import render_version
     from retinue.control.telling import told
 
     with _project(context, to) as project:
+        if "@" not in version and (outside := what_it_is(project, version, say)) is not None:
+            emit_json(outside.facts) if output is Format.json else emit(outside.text)
+            return DONE
         found = told(project.registry, _version(project, version), project.current())
         if output is Format.json:
             emit_json(to_json(found))
@@ -111,7 +130,9 @@ def diff(context: typer.Context, old: Two, new: Two, to: Stage = "prod", output:
     with _project(context, to) as project:
         registry, name = project.registry, project.name
         if old.isdigit() and new.isdigit():
-            releases = compare_releases(registry.release(name, to, int(old)), registry.release(name, to, int(new)))
+            releases = compare_releases(
+                registry, registry.release(name, to, int(old)), registry.release(name, to, int(new))
+            )
             emit_json(to_json(releases)) if output is Format.json else emit(render_release_difference(releases))
             return DONE
         if old.isdigit() or new.isdigit():
@@ -164,32 +185,30 @@ def why(context: typer.Context, model: Model, to: Stage = "prod", output: Output
     Its release, the change that brought it, its gates with their evidence, what it reads, holds, lineage.
     """
     from retinue.cli.facts import to_json
+    from retinue.cli.outside import what_it_is
     from retinue.cli.render_version import render_story
     from retinue.control.telling import story
 
     with _project(context, to) as project:
+        if (outside := what_it_is(project, model, say)) is not None:
+            emit_json(outside.facts) if output is Format.json else emit(outside.text)
+            return DONE
         found = story(project.registry, project.current(), model)
         emit_json(to_json(found)) if output is Format.json else emit(render_story(found))
     return DONE
 
 
 def logs(context: typer.Context, version: VersionRef, to: Stage = "prod", output: Output = Format.text) -> int:
-    """What a version's training printed."""
-    from retinue.core.errors import UsageError
+    """What a version's training printed; for a name alone the last attempt's, if that failed."""
+    from retinue.cli.training_log import find_log
 
     with _project(context, to) as project:
-        found = _version(project, version)
-        path = project.settings.logs / "training" / f"{found.id}.log"
-        if not path.is_file():
-            raise UsageError(
-                f"no training log of {found.model}@{found.id[:12]} is kept here",
-                hint=f"Logs are kept where it was trained, under {project.settings.logs / 'training'}.",
-            )
-        text = path.read_text(encoding="utf-8", errors="replace")
+        found = find_log(project, version)
         if output is Format.json:
-            emit_json({"model": found.model, "version": found.id, "log": text})
+            emit_json(found.to_json())
         else:
-            emit(text or f"(the training of {found.model} printed nothing)")
+            say(found.head)
+            emit(found.text or f"(the training of {found.model} printed nothing)")
     return DONE
 
 
@@ -199,7 +218,15 @@ def _version(project: Project, reference: str) -> Version:
     return project.version(model, prefix if at_ else None)
 
 
-def _project(context: typer.Context, stage: str) -> AbstractContextManager[Project]:
+@contextmanager
+def _project(context: typer.Context, stage: str, *, note: bool = True) -> Iterator[Project]:
+    """The project; says which stages there are when this one has no release: it may be misspelled."""
+    from retinue.cli.facts import no_release_yet
+
     frame = context.obj
     assert isinstance(frame, Frame)
-    return frame.project(stage)
+    with frame.project(stage) as project:
+        told = no_release_yet(project) if note else None
+        if told is not None:
+            say(told)
+        yield project

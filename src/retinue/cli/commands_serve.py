@@ -60,40 +60,53 @@ def predict(
     output: Output = Format.text,
 ) -> int:
     """Ask a running server."""
+    from retinue.cli.render_predictions import renumbered
     from retinue.cli.rows import read_rows
     from retinue.client import Client
+    from retinue.core.errors import RequestError
 
     rows = read_rows(row or [], file)
     if url is None:
         with _frame(context).project(to) as project:
             url = _url(project)
-    with Client(url) as client:
-        answers = client.predict(endpoint, rows)
-    return _told(answers, output)
+    with Client(url if "://" in url else f"http://{url}") as client:
+        try:
+            answers = client.predict(endpoint, rows)
+        except RequestError as error:
+            raise type(error)(renumbered(error.message, _first_number(row or [], file)), hint=error.hint) from error
+    return _told(answers, output, _first_number(row or [], file))
+
+
+def _first_number(texts: list[str], file: Path | None) -> int:
+    """The number of the first row as its reader counts: a csv's first row stands below the names, in row 2."""
+    return 2 if not texts and file is not None and file.suffix.lower() == ".csv" else 1
 
 
 def _url(project: Project) -> str:
     """Where this stage's server answers. Raises UnavailableError when none runs."""
+    from retinue.cli.facts import no_release_yet
     from retinue.core.errors import UnavailableError
     from retinue.gateway.record import read_record
 
     record = read_record(project.releases)
     if record is None:
         to = f" --to {project.stage}" if project.stage != "prod" else ""
+        note = no_release_yet(project)
         raise UnavailableError(
-            f"no server runs for stage {project.stage}", hint=f"Start one, `retinue serve{to}`, or name one with --url."
+            note or f"no server runs for stage {project.stage}",
+            hint=f"Start one, `retinue serve{to}`, or name one with --url.",
         )
     return record.url
 
 
-def _told(answers: dict[str, Json], output: Format) -> int:
+def _told(answers: dict[str, Json], output: Format, first: int) -> int:
     """Print the answers: a JSON document, or a line for each row; 1 if a row failed."""
     from retinue.cli.render_predictions import failed_rows, render_predictions
 
     if output is Format.json:
         emit_json(answers)
     else:
-        emit(render_predictions(answers))
+        emit(render_predictions(answers, first))
     return FAILED if failed_rows(answers) else DONE
 
 

@@ -49,6 +49,14 @@ def to_json(value: object) -> Json:
     return msgspec.to_builtins(value)
 
 
+def no_release_yet(project: Project) -> str | None:
+    """A line for a stage without a release when other stages have one: a stage may be new, or misspelled."""
+    stages = project.registry.stages(project.name)
+    if project.stage in stages or not stages:
+        return None
+    return f"stage {project.stage} has no release yet; other stages: {', '.join(sorted(stages))}"
+
+
 def server(project: Project) -> dict[str, Json] | None:
     """What the running server of this stage says of itself; None when none runs.
 

@@ -33,6 +33,7 @@ class Frame:
 
     file: Path = Path("portfolio.yaml")
     kept: str = "nothing was changed"
+    json: bool = False  # -o json: errors go to stdout too, as JSON
 
     @contextmanager
     def project(self, stage: str = "prod") -> Iterator[Project]:
@@ -96,6 +97,13 @@ def error_text(error: RetinueError) -> str:
     return "\n".join(blocks)
 
 
+def error_json(error: RetinueError) -> Json:
+    """The same for programs: {"error": {"message", "hint", "where", "problems"}}; one problem is the error itself."""
+    problems = getattr(error, "problems", None) or (error,)
+    told = [{"message": p.message, "hint": p.hint, "where": p.where} for p in problems]
+    return {"error": {**told[0], "problems": told}}
+
+
 def guarded(work: Callable[[], object], frame: Frame) -> int:
     """Run a command; everything it raises becomes words on stderr and an exit code."""
     try:
@@ -114,6 +122,8 @@ def guarded(work: Callable[[], object], frame: Frame) -> int:
 
 def _failed(error: Exception, frame: Frame) -> int:
     if isinstance(error, RetinueError):
+        if frame.json:
+            emit_json(error_json(error))
         say(error_text(error))
         return USAGE if isinstance(error, UsageError) else FAILED
     log = _log_bug(error, frame)

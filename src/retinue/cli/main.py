@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from retinue.cli import commands_change, commands_look, commands_serve, commands_start
-from retinue.cli.frame import DONE, FAILED, INTERRUPTED, USAGE, Frame, guarded, say
+from retinue.cli.frame import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    Frame,
+    emit_json,
+    error_json,
+    error_text,
+    guarded,
+    say,
+)
+from retinue.core.errors import UsageError
 
 app = typer.Typer(
     name="retinue",
@@ -49,7 +62,7 @@ def start(
 
 def run(arguments: list[str]) -> int:
     """One command; returns the exit code. Usage errors of any kind are 64."""
-    frame = Frame()
+    frame = Frame(json=_wants_json(arguments))
     command = typer.main.get_command(app)
 
     def work() -> object:
@@ -61,7 +74,7 @@ def run(arguments: list[str]) -> int:
         except Exception as error:
             if getattr(error, "exit_code", None) is None or not hasattr(error, "format_message"):
                 raise
-            return _wrong_usage(error)
+            return _wrong_usage(error, frame)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this code
             raise KeyboardInterrupt
         return code
@@ -69,7 +82,14 @@ def run(arguments: list[str]) -> int:
     return guarded(work, frame)
 
 
-def _wrong_usage(error: Exception) -> int:
+def _wants_json(arguments: list[str]) -> bool:
+    """Whether -o json is among the arguments: read here, because a wrong command line is told as JSON too."""
+    return bool({"-ojson", "--output=json"} & set(arguments)) or any(
+        option in ("-o", "--output") and value == "json" for option, value in pairwise(arguments)
+    )
+
+
+def _wrong_usage(error: Exception, frame: Frame) -> int:
     """What typer says of a wrong command line, in our words."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "retinue"
@@ -77,9 +97,12 @@ def _wrong_usage(error: Exception) -> int:
     if message.startswith("Usage:"):  # no command at all: typer shows the help and calls that an error
         typer.echo(message, err=True)
         return USAGE
-    say(f"error: {message[0].lower()}{message[1:].rstrip('.')}")
+    message = f"{message[0].lower()}{message[1:].rstrip('.')}"
     before = "-f/--file stands before the command: `retinue -f FILE plan`. " if "such option: -f" in message else ""
-    say(f"hint: {before}See `{path} --help`.")
+    told = UsageError(message, hint=f"{before}See `{path} --help`.")
+    if frame.json:
+        emit_json(error_json(told))
+    say(error_text(told))
     return USAGE
 
 

@@ -32,8 +32,8 @@ AllowWeaker = Annotated[
     list[str] | None, Option("--allow-weaker", metavar="NAME", help="The gates of this model may become weaker.")
 ]
 Retry = Annotated[list[str] | None, Option("--retry", metavar="NAME", help="Try this held model again.")]
-Why = Annotated[str, Option("--why", metavar="TEXT", help="Why; kept in the release and the audit trail.")]
-Reason = Annotated[str, Option("--reason", metavar="TEXT", help="Why; kept in the audit trail.")]
+Why = Annotated[str, Option("--why", "--reason", metavar="TEXT", help="Why; kept in the release and the audit trail.")]
+Reason = Annotated[str, Option("--reason", "--why", metavar="TEXT", help="Why; kept in the audit trail.")]
 Yes = Annotated[bool, Option("--yes", "-y", help="Do not ask.")]
 Every = Annotated[bool, Option("--all", help="List every model instead of totals by family.")]
 Out = Annotated[Path | None, Option("--out", metavar="FILE", help="Save the plan, for `retinue apply FILE`.")]
@@ -41,6 +41,10 @@ Detailed = Annotated[bool, Option("--detailed-exitcode", help="Exit with 0: no c
 Limit = Annotated[int, Option("--limit", "-n", min=1, help="At most so many, the newest first.")]
 Model = Annotated[str, Argument(metavar="MODEL", help="The model's name.")]
 Models = Annotated[list[str], Argument(metavar="MODEL", help="Names of models.")]
+Selectors = Annotated[
+    list[str],
+    Argument(metavar="SELECTOR", help="As for plan, in quotes: NAME, 'late-*', 'NAME+', family:F, tag:T."),
+]
 MaybeModels = Annotated[list[str] | None, Argument(metavar="MODEL", help="Names of models.")]
 VersionRef = Annotated[
     str, Argument(metavar="MODEL[@VERSION]", help="The live version, or the one whose id starts with VERSION.")

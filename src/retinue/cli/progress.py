@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from contextlib import AbstractContextManager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from retinue.cli.frame import say
@@ -25,6 +26,8 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
+        self.stopped = False  # Ctrl-C came: what ends from now on was ended by it
+        self._before: Any = None
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
@@ -50,13 +53,27 @@ class Progress(AbstractContextManager["Progress"]):
         self.line(self._told(event))
 
     def _told(self, event: Event) -> str:
+        if self.stopped and event.status == "failed":
+            return f"{event.model}   stopped"
         facts = {"model": event.model, "status": event.status, "text": event.text, "seconds": event.seconds}
         return ended_line(self.done, self.total, facts, key_gate(event.results))
+
+    def __enter__(self) -> Self:
+        """Note a Ctrl-C before anybody else hears of it: it ends trainings, which did not fail."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        raise KeyboardInterrupt
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to tidy."""
+        """Ctrl-C is the caller's again."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
 
 class LiveProgress(Progress):
@@ -98,7 +115,7 @@ class LiveProgress(Progress):
     def __enter__(self) -> Self:
         """Begin to draw."""
         self._live.start()
-        return self
+        return super().__enter__()
 
     def line(self, text: str) -> None:
         """Print above the bars."""
@@ -122,4 +139,5 @@ class LiveProgress(Progress):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop drawing."""
+        super().__exit__(kind, error, trace)
         self._live.stop()

@@ -318,7 +318,8 @@ def _summary(plan: Plan) -> str:
     if plan.empty:
         held = f" Stage {plan.stage} is as the portfolio file says."
         if plan.held:
-            held = f" {len(plan.held)} held; `retinue unhold MODEL --reason TEXT` or --retry MODEL tries again."
+            to = f" --to {plan.stage}" if plan.stage != "prod" else ""
+            held = f" {len(plan.held)} held; `retinue unhold {_unheld(plan.held)} --reason TEXT{to}` tries again."
         return f"No changes.{held}"
     builds = [s for s in plan.steps if isinstance(s, Build)]
     trained = [s for s in builds if s.reuse is None]
@@ -344,6 +345,25 @@ def _summary(plan: Plan) -> str:
     time = f" About {about(plan.forecast)}." if plan.forecast is not None and trained else ""
     end = f" Blocked: {count(len(plan.blocked), 'danger')} to be named first." if plan.blocked else ""
     return f"Plan: {', '.join(parts)}.{time}{end}"
+
+
+def _unheld(held: Sequence[Held], limit: int = 3) -> str:
+    """Selectors, quoted for a shell, of the models with a hold of their own: ending that of one frees the rest.
+
+    Of what one rollback took back, a model without a family stands for what reads it, which went back with it.
+    """
+    own = [h for h in held if h.cause != "upstream"]
+    if not own:
+        return "MODEL"
+    roots = [h for h in own if h.family is None]
+    acts = {h.release for h in roots if h.release is not None}
+    rest = [h for h in own if h.family is not None and h.release not in acts]
+    more = len(held) > len(roots)
+    words = [f"'{h.model}+'" if more else h.model for h in roots[:limit]]
+    families = {h.family: [r.model for r in rest if r.family == h.family] for h in rest}
+    for family, models in families.items():
+        words += models if len(models) <= limit or family is None else [f"family:{family_label(family)}"]
+    return " ".join(words)
 
 
 def _counted(numbers: Mapping[str, int]) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any
 
 from retinue.cli.render_outcome import gate_lines
 from retinue.cli.words import count, family_name, listed, moment, table
-from retinue.control.telling import Failing, Status
+from retinue.control.telling import Change, Failing, Status
 from retinue.core.identity import short
+from retinue.core.plan import Why
 from retinue.core.state import ApplyRecord, HistoryRow, Hold, Release
 
 Json = Any
@@ -34,22 +36,26 @@ def render_status(
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def render_history(rows: Sequence[HistoryRow], releases: Sequence[Release], zone: tzinfo | None = None) -> str:
-    """Releases, newest first, with what each changed."""
+def render_history(
+    rows: Sequence[HistoryRow], releases: Sequence[Release], told: Sequence[Change], zone: tzinfo | None = None
+) -> str:
+    """Releases, newest first, with what each changed; `told` has the change of every row, in the same order."""
     if not releases and not rows:
         return "No release yet: `retinue apply` makes the first one.\n"
-    changes: dict[int, list[HistoryRow]] = {}
-    for row in rows:
-        changes.setdefault(row.release, []).append(row)
+    changed: dict[int, list[Change]] = {}
+    for row, change in zip(rows, told, strict=True):
+        changed.setdefault(row.release, []).append(change)
     lines: list[str] = []
     for release in releases:
         lines.append(f"release {release.number}   {moment(release.created, zone)}   {_by(release)}")
-        lines += [f"  {line}" for line in _changed(changes.get(release.number, []))]
+        lines += [f"  {line}" for line in render_changes(changed.get(release.number, []))]
     return "\n".join(lines) + "\n"
 
 
-def render_model_history(model: str, rows: Sequence[HistoryRow], zone: tzinfo | None = None) -> str:
-    """The changes of one model, newest first."""
+def render_model_history(
+    model: str, rows: Sequence[HistoryRow], told: Sequence[Change], zone: tzinfo | None = None
+) -> str:
+    """The changes of one model, newest first; `told` has the change of every row, in the same order."""
     if not rows:
         return f"{model} was never in a release of this stage.\n"
     cells = [
@@ -58,10 +64,44 @@ def render_model_history(model: str, rows: Sequence[HistoryRow], zone: tzinfo | 
             moment(r.created, zone),
             f"{_version(r.old)} → {_version(r.new)}",
             f"{r.cause} by {r.who}{': ' + r.why if r.why else ''}",
+            reasons_text(change.reasons),
         )
-        for r in rows
+        for r, change in zip(rows, told, strict=True)
     ]
     return "\n".join([model, *table(cells)]) + "\n"
+
+
+def render_changes(changes: Sequence[Change], limit: int = 6) -> list[str]:
+    """One line a model; members of a family that changed for the same reasons share one. At most `limit` lines."""
+    same: dict[tuple[str, ...], list[Change]] = {}
+    for c in changes:
+        key = (c.family, _verb(c), *(w.reason for w in c.reasons)) if c.family else (c.model,)
+        same.setdefault(key, []).append(c)
+    rows = []
+    for found in same.values():
+        first = found[0]
+        if len(found) == 1 or first.family is None:
+            rows.append((first.model, f"{_version(first.old)} → {_version(first.new)}", _reason(first)))
+            continue
+        texts = Counter(_reason(c) for c in found).most_common(1)
+        more = "" if texts[0][1] == len(found) else ", … "
+        rows.append((family_name(first.family), count(len(found), "model"), f"{texts[0][0]}{more}".rstrip()))
+    lines = table(rows[:limit], indent="")
+    return lines + ([f"and {len(rows) - limit} more"] if len(rows) > limit else [])
+
+
+def reasons_text(reasons: Iterable[Why]) -> str:
+    """PARAMS (max_iter 60 → 120), CODE (late.py)."""
+    return ", ".join(w.reason + (f" ({w.text})" if w.text else "") for w in reasons)
+
+
+def _verb(change: Change) -> str:
+    return "add" if change.old is None else "remove" if change.new is None else "change"
+
+
+def _reason(change: Change) -> str:
+    """Why, or what it is if nothing is known of why."""
+    return reasons_text(change.reasons) or _verb(change).replace("change", "built again")
 
 
 def render_release(
@@ -88,7 +128,7 @@ def render_release(
 def render_live_at(release: Release, models: Sequence[str], when: str, zone: tzinfo | None = None) -> str:
     """The versions of some models that were live at a moment."""
     head = f"At {moment(when, zone)} stage {release.stage} was at release {release.number}:"
-    return "\n".join([head, *table([(m, release.models[m].version) for m in models])]) + "\n"
+    return "\n".join([head, *table([(m, short(release.models[m].version)) for m in models])]) + "\n"
 
 
 def render_rollback(
@@ -140,11 +180,6 @@ def _by(release: Release | HistoryRow) -> str:
 
 def _version(version: str | None) -> str:
     return short(version) if version else "–"
-
-
-def _changed(rows: Sequence[HistoryRow], limit: int = 6) -> list[str]:
-    lines = table([(r.model, f"{_version(r.old)} → {_version(r.new)}") for r in rows[:limit]], indent="")
-    return lines + ([f"and {len(rows) - limit} more"] if len(rows) > limit else [])
 
 
 def _head(status: Status, zone: tzinfo | None) -> list[str]:
@@ -206,16 +241,21 @@ def _work(status: Status, zone: tzinfo | None) -> list[str]:
         for lease in status.leases
     ]
     last = status.last_apply
-    if last is not None and last.status in ("failed", "interrupted"):
-        lines.append(_last(last, zone))
+    if last is not None and (last.status in ("failed", "interrupted") or last.summary.get("errors")):
+        lines += _last(last, zone)
     return lines
 
 
-def _last(last: ApplyRecord, zone: tzinfo | None) -> str:
-    models = last.summary.get("models") or {}
-    bad = [m for m, s in models.items() if s in ("failed", "skipped", "gate failed")]
+def _last(last: ApplyRecord, zone: tzinfo | None) -> list[str]:
+    """The last apply's end; each model that failed with the first line of its error."""
+    models, errors = last.summary.get("models") or {}, last.summary.get("errors") or {}
+    bad = [m for m, s in models.items() if s in ("failed", "skipped", "gate failed") and m not in errors]
     why = f": {listed(bad)}" if bad else f": {last.summary['error']}" if last.summary.get("error") else ""
-    return f"last apply: {last.status} at {moment(last.ended or last.created, zone)} by {last.who}{why}"
+    lines = [f"last apply: {last.status} at {moment(last.ended or last.created, zone)} by {last.who}{why}"]
+    for model, text in list(errors.items())[:SHOWN]:
+        first = (str(text).strip() or "failed").splitlines()[0].removeprefix(f"{model}: ")
+        lines.append(f"  {model}: {first}; `retinue logs {model}` shows what it printed")
+    return lines + ([f"  and {len(errors) - SHOWN} more"] if len(errors) > SHOWN else [])
 
 
 def _server(server: Mapping[str, Json] | None, status: Status) -> list[str]:

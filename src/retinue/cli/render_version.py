@@ -7,7 +7,7 @@ from datetime import tzinfo
 from typing import Any
 
 from retinue.cli.render_outcome import gate_lines
-from retinue.cli.render_state import hold_rows
+from retinue.cli.render_state import hold_rows, render_changes
 from retinue.cli.words import count, family_name, listed, moment, size, table, took
 from retinue.control.telling import ReleaseDifference, Story, Told, VersionDifference
 from retinue.core.identity import short
@@ -71,13 +71,11 @@ def render_release_difference(found: ReleaseDifference, zone: tzinfo | None = No
     first, second = moment(old.created, zone), moment(new.created, zone)
     lines = [f"stage {new.stage}: release {old.number} ({first}) → {new.number} ({second})"]
     rows: Rows = []
-    for model, (before, after) in found.models.items():
-        sign = "+" if before is None else "-" if after is None else "~"
-        rows.append((sign, model, f"{short(before) if before else '–'} → {short(after) if after else '–'}"))
     for name, (one, two) in found.endpoints.items():
         sign = "+" if one is None else "-" if two is None else "~"
         rows.append((sign, f"endpoint {name}", f"{_route(one)} → {_route(two)}"))
-    return "\n".join([*lines, *(table(rows) or ["  the same content"])]) + "\n"
+    models = [f"  {line}" for line in render_changes(found.models, limit=1000)]
+    return "\n".join([*lines, *([*models, *table(rows)] or ["  the same content"])]) + "\n"
 
 
 # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -241,7 +241,7 @@ def describe(result: GateResult) -> str:
     if result.n:
         parts.append(f"n={result.n:,}")
     if result.threshold is not None and result.metric:
-        parts.append(f"{side or '<'} {_threshold(result.threshold)}")
+        parts.append(f"{side} {_threshold(result.threshold)}" if side else f"< {result.threshold:.4g}")
     parts.append(result.verdict)
     return " ".join(parts) + (f": {result.detail}" if result.detail else "")
 
@@ -297,6 +297,6 @@ def _signed(value: float | None) -> str:
 
 
 def _threshold(value: float) -> str:
-    """A threshold as a person wrote it: at least two decimals, no long tail."""
-    short = f"{value:.4g}"
+    """A threshold as a person wrote it, never rounded to another: at least two decimals."""
+    short = f"{value:.12g}"
     return f"{value:.2f}" if float(short) == round(value, 2) and abs(value) < 100 else short

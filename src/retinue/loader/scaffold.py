@@ -35,6 +35,7 @@ def train(job: TrainingJob):
     return model.fit(flowers[list(job.features)], flowers[job.target])
 '''
 
+_GITIGNORE = ".retinue/\n"
 _REQUIREMENTS = "scikit-learn\npandas\n"
 _COLUMNS = "id,sepal_length,sepal_width,petal_length,petal_width,species"
 
@@ -42,7 +43,8 @@ _COLUMNS = "id,sepal_length,sepal_width,petal_length,petal_width,species"
 def scaffold(folder: Path) -> list[Path]:
     """Writes a portfolio of one model into `folder`: portfolio, training code, requirements and 150 rows of data.
 
-    Returns the files written. Raises UsageError, having written nothing, if one of them exists.
+    The state folder is added to `.gitignore`, which may be there. Returns the files written.
+    Raises UsageError, having written nothing, if one of the others exists.
     """
     contents = {
         folder / "portfolio.yaml": _PORTFOLIO,
@@ -54,6 +56,10 @@ def scaffold(folder: Path) -> list[Path]:
     if there:
         names = ", ".join(str(file.relative_to(folder)) for file in there)
         raise UsageError(f"{names} is already in {folder}", hint="Choose an empty folder; nothing was written.")
+    ignore = folder / ".gitignore"
+    before = ignore.read_text(encoding="utf-8") if ignore.is_file() else ""
+    if _GITIGNORE not in before.splitlines(keepends=True):
+        contents[ignore] = before + ("" if before.endswith("\n") or not before else "\n") + _GITIGNORE
     for file, text in contents.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
