@@ -147,3 +147,17 @@ def test_a_promotion_takes_the_very_same_versions(folder: Path, file: File) -> N
     world.apply(file, rows=2, stage="staging")
     assert world.live("staging") == world.live()
     assert world.trained == []
+
+
+def test_an_upstream_does_not_wait_for_a_consumer_that_cannot_be_built(folder: Path) -> None:
+    world = World(folder)
+    start = Wished(quality=1)
+    world.apply({"a": start, "d": replace(start, needs=("a",))})
+    wish = {
+        "a": replace(start, parity=1),  # the live d fails with it
+        "c": replace(start, gate=2),  # never passes its gate
+        "d": replace(start, needs=("a", "c")),  # so this d is never built
+    }
+    for _ in range(3):
+        world.apply(wish)
+    assert world.plan(wish).empty

@@ -238,12 +238,14 @@ class Decisions:
     def _relatives_moved(self, name: str) -> bool:
         """Whether a model above or below this one is wished otherwise than it is live, and was not tried in vain."""
         above = set(self.with_upstreams([name]))
+        tried = {(h.model, h.definition, h.gates) for h in self.actual.holds}
         for other, wished in self.wish.models.items():
-            if other == name or (other not in above and name not in self.with_upstreams([other])):
+            reads = self.with_upstreams([other])
+            if other == name or (other not in above and name not in reads):
                 continue
-            wish = (other, wished.definition, wished.gates)
-            if wish in {(h.model, h.definition, h.gates) for h in self.actual.holds}:
-                continue
+            wishes = [(m, self.wish.models[m].definition, self.wish.models[m].gates) for m in reads]
+            if wishes[-1] in tried or any(w in tried and w[0] not in self.live for w in wishes):
+                continue  # it was tried, or what it needs was and is not live
             live = self.actual.versions.get(self.live.get(other, ""))
             if live is None or live.definition != wished.definition:
                 return True
