@@ -1,1 +1,0 @@
-"""Where gateways and workers run."""
