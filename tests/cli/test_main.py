@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,8 @@ import pytest
 
 from retinue.cli.frame import Frame, error_text, guarded, paint
 from retinue.cli.main import run
+from retinue.cli.progress import Progress
+from retinue.control.events import Event
 from retinue.core.errors import DataError, Location, PortfolioError, UsageError
 
 HEAVY = (
@@ -97,6 +100,65 @@ def test_every_problem_of_a_wrong_file_is_told_with_its_place(
     assert err.count("error: ") == err.count("hint: ")
     assert "portfolio.yaml:2:1" in err
     assert "problems." in err
+
+
+def test_with_json_an_error_is_a_document_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "portfolio.yaml"
+    file.write_text("portfolio: x\nmodles: {}\nmodels: {a: {train: 7}}\n")
+    for command in (["validate"], ["plan"], ["apply", "--yes"]):
+        assert run(["--file", str(file), *command, "-o", "json"]) == 1
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["message"] == "unknown key 'modles'"
+        assert error["where"].endswith("portfolio.yaml:2:1")
+        assert len(error["problems"]) >= 2
+    assert run(["plan", "--nope", "--output=json"]) == 64
+    assert "--nope" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_rollback_to_a_stage_says_what_to_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rollback", "--to", "staging"]) == 64
+    assert "--stage staging" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("typed", "code"), [(b"\x03", 130), (b"\x04", 0), (b"n\n", 0), (b"y\n", 1)])
+def test_ctrl_c_at_the_question_is_130_and_ctrl_d_is_a_no(typed: bytes, code: int) -> None:
+    asks = """
+import fcntl, sys, termios
+from retinue.cli.commands_change import _agreed, _Wanted
+from retinue.cli.frame import Frame, guarded
+from retinue.cli.options import Format
+from retinue.core.plan import Plan
+from retinue.project import Asked
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+wanted = _Wanted(Frame(), None, Asked(), "", False, False, Format.text)
+sys.exit(guarded(lambda: int(_agreed(Plan("x", "prod", None, ()), wanted)), Frame()))
+"""
+    terminal, end = os.openpty()
+    try:
+        asking = subprocess.Popen(
+            [sys.executable, "-c", asks], stdin=end, stdout=end, stderr=end, start_new_session=True
+        )
+        os.close(end)
+        seen = b""
+        while b"[y/N]" not in seen:
+            seen += os.read(terminal, 1024)
+        os.write(terminal, typed)
+        assert asking.wait(30) == code
+    finally:
+        os.close(terminal)
+
+
+def test_what_ctrl_c_ended_is_not_told_as_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Progress(2) as progress:
+        progress(Event("end", "a", "the trainer process died", "failed", 1.0))
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        progress(Event("end", "b", "the trainer process died", "failed", 1.0))
+    told = capsys.readouterr().err.splitlines()
+    assert "failed" in told[0]
+    assert told[1] == "b   stopped"
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_an_error_names_place_message_and_hint() -> None:
@@ -262,3 +324,12 @@ def test_the_first_quarter_of_an_hour_of_a_newcomer(
     assert "1 failed" in failed
     assert "no luck" in failed
     assert "stays at release 4" in failed
+    assert "species: train.py:2: training raised ValueError: no luck" in look("status")
+    assert "no luck" in look("logs", "species")
+    assert json.loads(look("logs", "species", "-o", "json"))["failed"] is True
+    assert json.loads(look("logs", f"species@{new[:12]}", "-o", "json"))["version"] == new
+    assert "PARAMS (+C 0.5)" in look("history")
+    assert "PARAMS (+C 0.5)" in look("diff", "1", "2")
+    assert [r["reasons"] for r in json.loads(look("history", "species", "-o", "json"))][-1] == []
+    assert "other stages: prod" in retinue("history", "--to", "porduction", cwd=folder).stderr
+    assert "no active hold" in look("unhold", "spec*", "--why", "none has one", code=64)

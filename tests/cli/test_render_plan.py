@@ -186,5 +186,11 @@ def test_with_all_every_touched_model_is_named() -> None:
     assert all(name in text for name in [*LATE, "congestion", "late-global"])
 
 
+def test_many_held_members_of_a_family_are_named_by_its_selector_and_the_stage_too() -> None:
+    held = tuple(Held(name, "failed gate", "mae.max", n, FAMILY) for n, name in enumerate(LATE))
+    found = render_plan(replace(plan(held=held), stage="dev"))
+    assert "`retinue unhold family:late --reason TEXT --to dev` tries again" in found
+
+
 def test_status_borrows_the_last_lines_of_a_plan() -> None:
     assert last_lines(PLANS["no_changes_but_newer_data"]).split("\n")[0].startswith("newer data: 19 models")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from retinue.cli.commands_serve import _first_number
+from retinue.cli.render_predictions import render_predictions
 from retinue.cli.rows import read_rows
 from retinue.core.errors import UsageError
 
@@ -58,3 +60,11 @@ def test_the_place_of_wrong_json_is_named() -> None:
     with pytest.raises(UsageError) as caught:
         read_rows(['{"a": }'], None)
     assert caught.value.where == "--row:1:7"
+
+
+def test_rows_of_a_csv_are_numbered_as_its_lines_in_answers_and_in_errors() -> None:
+    assert (_first_number([], Path("a.csv")), _first_number([], Path("a.jsonl")), _first_number([], None)) == (2, 1, 1)
+    answers = {"predictions": [1.5, {"error": "row 1: 'origin' is missing"}], "release": 1}
+    told = render_predictions(answers, 2).splitlines()
+    assert told[0].split() == ["row", "2", "1.5"]
+    assert told[1].split("   ")[:2] == ["row 3", "error: row 3: 'origin' is missing"]

@@ -149,7 +149,11 @@ def render_rollback(
     lines += shown if len(shown) <= SHOWN else [*shown[: SHOWN - 1], f"  and {len(shown) - SHOWN + 1} more models"]
     if holds:
         names = listed([h.model for h in holds])
-        lines.append(f"Held until something of it changes: {names}. `retinue unhold MODEL --reason TEXT` ends a hold.")
+        few = " ".join(h.model for h in holds) if len(holds) <= 3 else "SELECTOR"
+        more = "" if len(holds) <= 3 else " (`retinue plan` says which)"
+        lines.append(
+            f"Held until something of it changes: {names}. `retinue unhold {few} --reason TEXT`{more} tries again."
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -253,7 +257,7 @@ def _last(last: ApplyRecord, zone: tzinfo | None) -> list[str]:
     why = f": {listed(bad)}" if bad else f": {last.summary['error']}" if last.summary.get("error") else ""
     lines = [f"last apply: {last.status} at {moment(last.ended or last.created, zone)} by {last.who}{why}"]
     for model, text in list(errors.items())[:SHOWN]:
-        first = (str(text).strip() or "failed").splitlines()[0].removeprefix(f"{model}: ")
+        first = (str(text).strip() or "failed").splitlines()[0].replace(f"{model}: ", "", 1)
         lines.append(f"  {model}: {first}; `retinue logs {model}` shows what it printed")
     return lines + ([f"  and {len(errors) - SHOWN} more"] if len(errors) > SHOWN else [])
 
