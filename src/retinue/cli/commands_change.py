@@ -190,6 +190,9 @@ def unhold(
     context: typer.Context, models: Selectors, reason: Reason = "", to: Stage = "prod", output: Output = Format.text
 ) -> int:
     """End holds, so that the next plan tries the models again."""
+    from retinue.cli.render_state import SHOWN
+    from retinue.cli.words import listed
+
     with _frame(context).project(to) as project:
         ended = project.unhold(models, why=reason)
         if output is Format.json:
@@ -197,8 +200,11 @@ def unhold(
 
             emit_json(msgspec.to_builtins(ended))
         else:
-            for hold in ended:
-                emit(f"{hold.model}: no longer held ({hold.cause}{', ' + hold.detail if hold.detail else ''})")
+            if len(ended) > SHOWN:
+                emit(f"{len(ended)} models are no longer held: {listed(sorted(h.model for h in ended))}")
+            else:
+                for hold in ended:
+                    emit(f"{hold.model}: no longer held ({hold.cause}{', ' + hold.detail if hold.detail else ''})")
             emit(f"The next `retinue plan{_to(project.stage)}` tries {'it' if len(ended) == 1 else 'them'} again.")
     return DONE
 

@@ -16,6 +16,7 @@ from retinue.core.state import BUILD_SECONDS, Evidence
 
 Json = Any
 Rows = list[tuple[str, ...]]
+REASON = 160  # characters of why a model is not compiled; -o json has all of it
 
 
 def render_version(told: Told, zone: tzinfo | None = None) -> str:
@@ -117,7 +118,8 @@ def _artifact(manifest: Mapping[str, Json]) -> Rows:
     reason = (manifest.get("compiled") or {}).get("reason")
     rows: Rows = [("artifact", text)]
     if reason:
-        rows.append(("runs as", str(reason)))
+        line = " ".join(str(reason).split())
+        rows.append(("not compiled", line if len(line) <= REASON else line[: REASON - 1] + "…"))
     signature = artifact.get("signature") or {}
     if signature.get("inputs"):
         rows.append(("inputs", ", ".join(f"{f['name']} {f['dtype']}" for f in signature["inputs"])))
