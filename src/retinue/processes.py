@@ -102,9 +102,12 @@ class Supervisor:
                 return
             self._wanted = pointer(self._folder)
             self._seen = seen
+            if self.served and self.served.pointer == self._wanted:
+                self._refused = None  # what was refused is no longer wanted
         except FileNotFoundError:
             return
         except (OSError, CorruptArtifactError) as error:
+            self._seen = None
             self._refused = (self._wanted, str(error), self._loop.time() + RETRY)
 
     async def _change(self, wanted: Pointer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,13 @@ def test_the_pointer_names_number_and_content(tmp_path: Path) -> None:
     assert pointer(tmp_path) == second
     (tmp_path / "current").write_text("no number")
     with pytest.raises(CorruptArtifactError, match="the release pointer says 'no number'"):
+        current(tmp_path)
+    (tmp_path / "current").write_text("9" * 30 + " digest")  # more than a status can say
+    with pytest.raises(CorruptArtifactError, match="the release pointer says '9999"):
+        current(tmp_path)
+    (tmp_path / "current").unlink()
+    os.mkfifo(tmp_path / "current")
+    with pytest.raises(CorruptArtifactError, match="the release pointer is no file"):
         current(tmp_path)
 
 

@@ -40,6 +40,12 @@ class Admin:
             exchange.refuse(404, "there are /status, /metrics and /health")
 
     async def _report(self, exchange: Exchange, path: bytes) -> None:
+        try:
+            await self._tell(exchange, path)
+        except Exception as error:  # noqa: BLE001  whoever asks must be answered
+            exchange.refuse(500, f"{type(error).__name__}: {error}")
+
+    async def _tell(self, exchange: Exchange, path: bytes) -> None:
         await self._fleet.poll()
         status = self._status()
         if path == b"/status":

@@ -13,6 +13,8 @@ import hashlib
 import json
 import mmap
 import os
+import re
+import stat
 import struct
 import tempfile
 from dataclasses import asdict
@@ -74,13 +76,16 @@ def pointer(folder: Path) -> Pointer | None:
     """What `current` says, None when there is none. Raises CorruptArtifactError when it is unreadable."""
     path = folder / "current"
     try:
-        text = path.read_text(encoding="ascii")
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never answer
+            raise CorruptArtifactError("the release pointer is no file", where=str(path), hint="Remove it, then apply.")
+        with path.open(encoding="ascii") as file:
+            text = file.read(200)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptArtifactError(f"the release pointer is unreadable: {error}", where=str(path)) from error
     words = text.split()
-    if len(words) != 2 or not words[0].isdigit():
+    if len(words) != 2 or not re.fullmatch(r"[0-9]{1,18}", words[0]):
         raise CorruptArtifactError(f"the release pointer says {text[:80]!r}", where=str(path), hint=_REWRITE)
     return Pointer(int(words[0]), words[1])
 

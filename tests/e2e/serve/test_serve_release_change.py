@@ -17,6 +17,8 @@ import pytest
 from retinue.client import Client
 from retinue.core.state import ServedEndpoint, ServedNeed
 
+from .conftest import until
+
 pytestmark = pytest.mark.e2e
 
 ROW = json.dumps({"rows": [{"x": 0}, {"x": 0, "k": "b"}]}).encode()
@@ -230,6 +232,26 @@ def test_a_release_in_which_a_healthy_model_does_not_load_is_refused_and_said(st
         running.wait(4)
         assert running.status()["refused"] is None
         assert client.predict("n", [{"x": 1}])["predictions"] == [{"y": 6.0}]
+
+
+@pytest.mark.parametrize("damage", ["no number", "9" * 30 + " 00", "a pipe"])
+def test_a_damaged_pointer_is_said_until_it_is_written_anew(stage: Any, damage: str) -> None:
+    stage.publish(1, [stage.model("m", "v1", offset=1.0)])
+    running = stage.start()
+    current = stage.folder / "current"
+    sound = current.read_bytes()
+    current.unlink()
+    if damage == "a pipe":
+        os.mkfifo(current)
+    else:
+        current.write_text(damage)
+    until(lambda: running.status()["refused"], 20, "the damage to be seen")
+    assert "the release pointer" in running.status()["refused"]["why"]
+    current.unlink()
+    current.write_bytes(sound)
+    until(lambda: running.status()["refused"] is None, 20, "the damage to be forgotten")
+    with Client(running.url) as client:
+        assert client.predict("m", [{"x": 1}])["predictions"] == [{"y": 2.0}]
 
 
 def test_a_damaged_artifact_makes_only_its_own_model_unavailable_and_fallback_answers(stage: Any) -> None:
