@@ -37,7 +37,7 @@ from retinue.core.portfolio import ModelSpec, Portfolio
 from retinue.core.state import Hold, Release, Version
 from retinue.core.wish import Actual, Options
 from retinue.loader import load
-from retinue.settings import Settings, load_settings
+from retinue.settings import Settings, check_name, load_settings
 from retinue.store.base import Artifacts, Registry
 
 _NAME = re.compile(r"^portfolio: *([A-Za-z0-9][A-Za-z0-9._-]*) *(?:#.*)?$", re.MULTILINE)
@@ -62,6 +62,7 @@ class Project:
     def __init__(self, file: Path, stage: str = "prod", *, settings: Settings | None = None) -> None:
         self.file = file / "portfolio.yaml" if file.is_dir() else file
         self.stage = stage
+        check_name("stage", stage)
         self.settings = settings or load_settings(self.file.parent.resolve())
 
     @cached_property

@@ -8,13 +8,14 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retinue.core.errors import Location, PortfolioError
+from retinue.core.errors import Location, PortfolioError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,19 @@ class Settings:
         return self.directory / "logs"
 
     def releases(self, portfolio: str, stage: str) -> Path:
-        """Folder with the release files of one stage."""
+        """Folder with the release files of one stage. Raises UsageError for a name that no folder may have."""
+        check_name("portfolio", portfolio)
+        check_name("stage", stage)
         return self.directory / "releases" / portfolio / stage
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise UsageError unless it can be the name of a folder, and of one within its parent."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}", name):
+        raise UsageError(
+            f"{name!r:.120} cannot be the name of a {what}",
+            hint="Use at most 100 letters, digits and . _ ~ -, beginning with a letter or digit.",
+        )
 
 
 _KEYS: Mapping[str, Mapping[str, type]] = {

@@ -57,6 +57,18 @@ def retinue(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.parametrize("stage", ["../../out", "..", "", "a\nb", "x" * 101])
+@pytest.mark.parametrize("command", ["plan", "apply", "status", "rollback"])
+def test_a_stage_is_a_name_and_no_path(
+    command: str, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "portfolio.yaml").write_text("portfolio: p\n")
+    assert run([command, "--stage", stage]) == 64
+    assert "cannot be the name of a stage" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["portfolio.yaml"]
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = f"""

@@ -22,6 +22,7 @@ from retinue.core.family import (
     escape,
     expand,
     family_label,
+    file_name,
     fill_name,
     key_of,
     placeholders,
@@ -232,3 +233,11 @@ def test_the_label_of_a_family_is_what_stands_before_its_placeholders() -> None:
 
 def test_placeholders_are_told_once_in_order() -> None:
     assert placeholders("{b}-{a}-{b}-{1}") == ("b", "a")
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_names_of_files_fit_every_file_system_and_stay_apart(left: str, right: str) -> None:
+    for one, other in ((left, right), (left * 300, right * 300)):
+        names = file_name(escape(one)), file_name(escape(other))
+        assert all(0 < len(name.encode()) <= 200 and "/" not in name for name in names)
+        assert (names[0] == names[1]) == (one == other)

@@ -19,7 +19,7 @@ from retinue.build.columns import Columns, Table, input_fields
 from retinue.build.environment import Environment, Lock, converters, materialise, read_lock
 from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
 from retinue.core.errors import TrainingError
-from retinue.core.family import escape
+from retinue.core.family import file_name
 from retinue.core.identity import digest
 from retinue.core.portfolio import ModelSpec
 from retinue.core.state import Definition, Version
@@ -83,7 +83,7 @@ class Workshop:
         with self._guard:
             self._folders += 1
             number = self._folders
-        path = Path(self._scratch.name, f"{number}-{name.replace('/', '_')}")
+        path = Path(self._scratch.name, f"{number}-{file_name(name)}")
         path.mkdir()
         return path
 
@@ -159,7 +159,7 @@ class Workshop:
     def _keep_failed(self, model: str, log: Path) -> None:
         """Keep what a failed training printed: the last failure of each model."""
         if log.exists():
-            kept = self.settings.logs / "training" / "failed" / f"{escape(model)}.log"
+            kept = self.settings.logs / "training" / "failed" / f"{file_name(model)}.log"
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(log, kept)
 

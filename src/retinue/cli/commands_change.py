@@ -313,7 +313,7 @@ def _agreed(plan: Plan, wanted: _Wanted) -> bool:
 def _stage(planfile: Path | None, to: str | None, asked: Asked) -> str:
     """The stage of the plan: of the file if there is one, which cannot be combined with other wishes."""
     if planfile is None:
-        return to or "prod"
+        return "prod" if to is None else to  # an empty one is a mistake, not a wish for prod
     from retinue.control.planfile import read_plan
     from retinue.core.errors import UsageError
     from retinue.project import Asked as Nothing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinue.cli.words import moment
 from retinue.core.errors import UsageError
-from retinue.core.family import escape
+from retinue.core.family import file_name
 from retinue.core.identity import short
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def find_log(project: Project, reference: str) -> TrainingLog:
     """The log that MODEL or MODEL@PREFIX names. Raises UsageError when none is kept on this machine."""
     model, at, prefix = reference.partition("@")
     folder = project.settings.logs / "training"
-    failed = folder / "failed" / f"{escape(model)}.log"
+    failed = folder / "failed" / f"{file_name(model)}.log"
     if at:
         return _of_version(project.version(model, prefix), folder)
     newest = _newest(project, model)

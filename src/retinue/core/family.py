@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from retinue.core.errors import PortfolioError
+from retinue.core.identity import digest
 from retinue.core.portfolio import DataUse, Gates, Key, ModelSpec, ModelTemplate, Need, Override
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -67,6 +68,16 @@ def escape(value: str) -> str:
     if value.strip(".") == "":
         return value.replace(".", "%2E")
     return quote(value, safe="", errors="surrogatepass")
+
+
+def file_name(model: str) -> str:
+    """A model's name as that of a file: one that file systems find too long is cut, and told apart by its digest.
+
+    >>> file_name("late-JFK"), len(file_name("x" * 500))
+    ('late-JFK', 137)
+    """
+    name = escape(model)
+    return name if len(name) <= 200 else f"{name[:120]}-{digest(model)[:16]}"
 
 
 def fill_name(template: str, values: Mapping[str, str]) -> str:
