@@ -162,6 +162,15 @@ def test_a_group_is_held_out_as_a_whole(make: Make) -> None:
     assert set(data.holdout.column("pilot").to_pylist()).isdisjoint(data.train["grouped"].column("pilot").to_pylist())
 
 
+def test_a_second_table_that_carries_the_key_alone_loses_the_rows_of_held_out_groups(make: Make) -> None:
+    catalog = make(KEYED, outcomes={"path": "outcomes.parquet"})
+    spec = model(data=(DataUse("flights"), DataUse("outcomes")), features=("wind",), holdout=HoldoutSpec("delay"))
+    data = split(catalog, spec, Pin(), None)
+    held = set(data.holdout.column("id").to_pylist())
+    assert held
+    assert not held & set(data.train["outcomes"].column("id").to_pylist())
+
+
 def test_rows_with_neither_time_nor_key_cannot_be_held_out(make: Make) -> None:
     with pytest.raises(DataError, match="has neither time nor a key"):
         split(make({"path": "flights.parquet"}), model(), Pin(), None)

@@ -169,6 +169,13 @@ def test_an_upstream_that_memorises_neither_inflates_nor_starves_its_downstream(
     assert auc(outcome, "taught-signal")[0] > 0.85
 
 
+@pytest.mark.parametrize("rule", ["{share: 40%}", "{by: berth}"])
+def test_an_upstream_that_holds_other_rows_out_is_refused(tmp_path: Path, rule: str) -> None:
+    text = MEMORISERS.replace("    target: noise\n", f"    target: noise\n    holdout: {rule}\n")
+    with pytest.raises(PortfolioError, match="taught-noise holds rows out by another rule than memo_noise"):
+        portfolio(tmp_path / "harbour", UNTIMED + text).plan()
+
+
 def test_labels_not_known_at_the_cutoff_are_not_trained_on(tmp_path: Path) -> None:
     harbour = portfolio(tmp_path, TIMED + ONE.format(data="calls", features="[wind]"))
     outcome = harbour.apply()

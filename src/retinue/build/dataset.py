@@ -217,20 +217,24 @@ def _further(job: _Job) -> dict[str, Table]:
         columns = [c for c, kind in types.items() if kind != "UNSUPPORTED"]
         before = job.cutoff if table.time is not None else None
         rows = job.catalog.read(use.table, columns, use.filters, job.pin, hide_from=job.cutoff, before=before)
-        by = job.by or job.table.key
-        if by is not None and by in rows.column_names and (job.by is not None or table.time is None):
-            rows = _keep(rows, ~_held_keys(job, rows, by))
+        if job.by is not None or table.time is None:
+            for by in (c for c in rows.column_names if c in (job.by, job.table.key)):
+                rows = _keep(rows, ~_held_keys(job, rows, by))
         tables[use.table] = rows
     return tables
 
 
 def _held_keys(job: _Job, rows: Table, by: str) -> Mask:
     """Which rows carry a key that is held out of the primary table, in whatever member."""
-    if job.by is not None:
+    if by == job.by:
         return held_out(rows.column(by), job.spec.holdout.share)
     import pyarrow.compute as pc
 
-    held = job.catalog.read(job.table.name, [by], (), job.pin, since=job.cutoff).column(by)
+    since = job.cutoff if job.by is None else None
+    primary = job.catalog.read(job.table.name, sorted({by, job.by or by}), (), job.pin, since=since)
+    if job.by is not None:
+        primary = _keep(primary, held_out(primary.column(job.by), job.spec.holdout.share))
+    held = primary.column(by)
     column = rows.column(by)
     if column.type != held.type:
         column, held = column.cast("string"), held.cast("string")

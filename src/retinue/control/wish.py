@@ -177,6 +177,7 @@ class Wisher:
                 continue  # its upstream has a problem that is told already
             try:
                 self._check_known(spec, specs)
+                self._check_divided(spec, specs)
                 schemas[name] = planned(spec, self.tables.columns(spec.data[0].table), schemas)
             except PortfolioError as error:
                 problems.append(error)
@@ -198,6 +199,21 @@ class Wisher:
                     where=spec.where,
                     hint=f"Remove {column} from the features, or correct `available` of {table.name}.",
                 )
+
+    def _check_divided(self, spec: ModelSpec, specs: Mapping[str, ModelSpec]) -> None:
+        """Refuse an upstream that would be trained on rows that this model holds out by a key."""
+        table = self.portfolio.tables[spec.data[0].table]
+        for need in spec.needs if table.time is None else ():
+            upstream = specs[need.model]
+            theirs = self.portfolio.tables[upstream.data[0].table]
+            same = (spec.holdout.by or table.key) == (upstream.holdout.by or theirs.key)
+            if theirs.time is None and same and upstream.holdout.share >= spec.holdout.share:
+                continue
+            raise PortfolioError(
+                f"model {spec.name} holds rows out by another rule than {need.model}, which would be trained on some",
+                where=spec.where,
+                hint="Give both tables `time`, or neither; without, the same `holdout: {by: …, share: …}` to both.",
+            )
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
