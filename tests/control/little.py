@@ -15,6 +15,7 @@ from retinue.build.chain import Beside
 from retinue.build.pipeline import Built, Champion
 from retinue.control.actual import add_candidates, read_actual
 from retinue.control.apply import Applier
+from retinue.control.effects import OnEffect, ignore
 from retinue.control.events import Outcome, utc_now
 from retinue.control.planfile import plan_id
 from retinue.control.wish import settings_body
@@ -180,12 +181,17 @@ class World:
         return make_plan(wish, actual, allowed)
 
     def apply(
-        self, wished: Mapping[str, Wished], options: Options | None = None, rows: int = 1, stage: str = "prod"
+        self,
+        wished: Mapping[str, Wished],
+        options: Options | None = None,
+        rows: int = 1,
+        stage: str = "prod",
+        on_effect: OnEffect = ignore,
     ) -> Outcome:
         builder = Builder(self.registry, wished, self.trained)
         plan = self.plan(wished, options, rows, stage)
         assert not plan.blocked
-        applier = Applier(self.registry, builder, self.folder, "ada", "ada", workers=1)
+        applier = Applier(self.registry, builder, self.folder, "ada", "ada", workers=1, on_effect=on_effect)
         return applier.apply(plan, plan_id=plan_id(plan))
 
     def live(self, stage: str = "prod") -> dict[str, str]:

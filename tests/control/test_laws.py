@@ -6,16 +6,20 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.control.little import Wished, World
 
+from retinue.control.effects import Effect
 from retinue.control.planfile import plan_id
+from retinue.control.publish import publish
 from retinue.control.rollback import Act, roll_back
-from retinue.core.errors import StateError, UsageError
+from retinue.core.errors import ConflictError, StateError, UsageError
 from retinue.core.wish import Options
+from retinue.store.releasefile import current, write_release
 
 NAMES = "abcde"
 File = dict[str, Wished]
@@ -161,3 +165,48 @@ def test_an_upstream_does_not_wait_for_a_consumer_that_cannot_be_built(folder: P
     for _ in range(3):
         world.apply(wish)
     assert world.plan(wish).empty
+
+
+def test_an_apply_does_not_land_beside_an_upstream_that_was_rolled_back_meanwhile(folder: Path) -> None:
+    world = World(folder)
+    world.apply({"a": Wished(), "b": Wished(("a",))})
+    world.apply({"a": Wished(quality=4), "b": Wished(("a",))})
+
+    def urgent(effect: Effect, _: str) -> None:
+        if effect == Effect.EVIDENCE_RECORDED:
+            roll_back(world.registry, "p", "prod", ("a",), Act("grace", "2026-02-01T00:00:00.000000Z", "urgent"))
+
+    with pytest.raises(ConflictError, match="a moved"):
+        world.apply({"a": Wished(quality=4), "b": Wished(("a",), quality=5)}, on_effect=urgent)
+    assert world.unproved() == []
+
+
+def test_a_rollback_that_an_apply_overtakes_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(folder)
+    world.apply({"a": Wished(), "b": Wished(("a",))})
+    world.apply({"a": Wished(), "b": Wished(("a",), quality=4)})
+    history = world.registry.history
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        world.apply({"a": Wished(quality=4), "b": Wished(("a",), quality=4)})
+        return history(*args, **kwargs)
+
+    monkeypatch.setattr(world.registry, "history", overtaken)
+    with pytest.raises(ConflictError, match="a moved"):
+        roll_back(world.registry, "p", "prod", ("b",), Act("grace", "2026-02-01T00:00:00.000000Z", "urgent"))
+    assert world.unproved() == []
+
+
+def test_publishing_late_does_not_point_gateways_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    world.apply({"a": Wished()})
+
+    def overtaken(*args: Any) -> Path:
+        monkeypatch.undo()
+        world.apply({"a": Wished(quality=4)})
+        return write_release(*args)
+
+    monkeypatch.setattr("retinue.control.publish.write_release", overtaken)
+    publish(world.registry, tmp_path, "p", "prod")
+    assert current(tmp_path) == 2

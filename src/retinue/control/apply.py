@@ -188,6 +188,7 @@ class Applier:
                 plan=plan_id,
                 lease=lease,
                 holds=holds,
+                beside=patch.beside,
             )
         )
         self.on_effect(Effect.RELEASE_LANDED, str(landed.number))

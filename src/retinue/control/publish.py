@@ -39,10 +39,13 @@ def _served(name: str, entry: Entry, version: Version) -> ServedModel:
 
 def publish(registry: RegistryReader, folder: Path, portfolio: str, stage: str) -> Path | None:
     """Write the current release's file into `folder` and point gateways at it; None when there is no release."""
-    release = registry.current(portfolio, stage)
-    if release is None:
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    path = write_release(folder, compile_release(release, registry))
-    point(folder, release.number)
+    release, path = registry.current(portfolio, stage), None
+    while release is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = write_release(folder, compile_release(release, registry))
+        point(folder, release.number)
+        # Another apply may have landed and pointed at a newer one meanwhile: that must not be undone.
+        published, release = release.number, registry.current(portfolio, stage)
+        if release is not None and release.number == published:
+            break
     return path

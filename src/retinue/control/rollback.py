@@ -111,7 +111,7 @@ def _land(
         Landing(
             portfolio=release.portfolio,
             stage=release.stage,
-            expected={model: live.get(model) for model in patch},
+            expected={**live, **{model: live.get(model) for model in patch}},  # what fits was seen on the whole release
             models=entries,
             endpoints={name: dict(body) if body is not None else None for name, body in routes.items()},
             groups=groups(changed, book.needs),

@@ -57,6 +57,7 @@ class Patch:
     models: Mapping[str, Entry | None]
     endpoints: Mapping[str, Mapping[str, Json] | None]
     groups: tuple[tuple[str, ...], ...]
+    beside: Mapping[str, str]
 
 
 class Run:
@@ -282,7 +283,10 @@ class Run:
         before = {n: e.version for n, e in self.entries.items()}
         touched = {*models, *(self.plan.affected if changed else ())}
         expected = {m: before.get(m) for m in touched}
-        return Patch(expected, models, self._endpoints(final), groups(changed, self.book.needs))
+        versions = {m: e.version for m, e in final.items()}
+        read = {u for version in changed.values() for u in closure(version, versions, self.book.needs)[0]}
+        beside = {u: before[u] for u in read if u in before}
+        return Patch(expected, models, self._endpoints(final), groups(changed, self.book.needs), beside)
 
     def _endpoints(self, final: Collection[str]) -> dict[str, Mapping[str, Json] | None]:
         """The endpoints that the plan sets and the models of the next release can serve."""

@@ -176,7 +176,8 @@ class Landing:
     """A patch that becomes the next release, if `expected` still holds: compare-and-swap of exactly these models.
 
     `expected` names the whole affected set (changed and re-gated) with the version each had when planned,
-    None for absent. `models` patches entries (None removes), `endpoints` likewise by name.
+    None for absent. `models` patches entries (None removes), `endpoints` likewise by name. `beside` names what the
+    changed models were tested with: compared as `expected` is, but no lease on it is asked for.
     """
 
     portfolio: str
@@ -192,6 +193,7 @@ class Landing:
     plan: str | None = None
     lease: Lease | None = None
     holds: tuple[Hold, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def named(models: Iterable[str]) -> str:
 def check_landing(landing: Landing, current: Release | None, fences: Mapping[str, int]) -> None:
     """Whether the landing may land on `current`; `fences` are those of the leases now on the affected models.
 
-    Raises StateError for a landing that contradicts itself, ConflictError when its lease or `expected` is stale.
+    Raises StateError for a landing that contradicts itself, ConflictError when lease, `expected` or `beside` is stale.
     """
     unnamed = landing.models.keys() - landing.expected.keys()
     if unnamed:
@@ -35,7 +35,7 @@ def check_landing(landing: Landing, current: Release | None, fences: Mapping[str
     if landing.lease is not None:
         _check_lease(landing, fences)
     moved = {}
-    for model, expected in landing.expected.items():
+    for model, expected in {**landing.beside, **landing.expected}.items():
         entry = current.models.get(model) if current else None
         actual = entry.version if entry else None
         if actual != expected:
