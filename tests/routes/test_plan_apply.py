@@ -68,6 +68,35 @@ def test_metadata_is_a_settings_revision_and_no_release(harbour: Harbour) -> Non
     assert settled(harbour)
 
 
+def test_protection_alone_is_a_release_without_a_build(harbour: Harbour) -> None:
+    harbour.edit("    owner: ada@example.org", "    owner: ada@example.org\n    protect: true")
+    outcome = harbour.apply()
+    assert (outcome.release, outcome.settings, outcome.models) == (2, 2, ())
+    assert settled(harbour)
+
+
+def test_a_feature_found_to_be_known_too_late_can_be_taken_out(harbour: Harbour) -> None:
+    for listed in ("[hour, swell]", "[wind, swell, delay]", "[wind, swell]"):
+        harbour.edit(f"features: {listed}", f"features: {listed.replace(', swell', '')}")
+    harbour.edit("available: {delay: 1h}", "available: {delay: 1h, swell: 1h}")
+    harbour.edit("available: {late: 1h, delay: 1h}", "available: {late: 1h, delay: 1h, swell: 1h}")
+    assert statuses(harbour.apply()) == dict.fromkeys(MODELS, "built")
+
+
+def test_a_label_that_is_text_can_be_a_feature_downstream(harbour: Harbour) -> None:
+    harbour.edit("select c.*,", "select c.*, if(c.delay > 2, 'bad', 'good') as grade,")
+    harbour.edit("available: {late: 1h, delay: 1h}", "available: {late: 1h, delay: 1h, grade: 1h}")
+    common = "    data: judged\n    task: binary\n    params: {C: 1.0}\n"
+    grade = f"  grade:\n    train: harbour.grade:train\n    target: grade\n    features: [wind, swell]\n{common}"
+    user = f"  user:\n    train: harbour.user:train\n    target: late\n    features: [grade]\n{common}"
+    harbour.edit("  late-all:\n", f"{grade}{user}    needs: {{grade: {{output: label}}}}\n  late-all:\n")
+    (harbour.root / "harbour/grade.py").write_text(LATE.replace(".astype(bool)", ""))
+    encoder = "from sklearn.preprocessing import OneHotEncoder\n"
+    (harbour.root / "harbour/user.py").write_text(encoder + LATE.replace("SimpleImputer()", "OneHotEncoder()"))
+    built = statuses(harbour.apply())
+    assert (built["grade"], built["user"]) == ("built", "built")
+
+
 # ── definitions ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_one_parameter_of_one_member_is_one_build(harbour: Harbour) -> None:
     before = harbour.live()

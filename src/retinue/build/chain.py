@@ -118,7 +118,7 @@ class Chain:
         return rows if keep.all() else rows.filter(keep)
 
     def _values(self, job: _Rows, need: Need, beside: Beside, cutoff: str | None) -> tuple[Array, Array]:
-        """(the need's values per row, NaN where no fold answers; which rows are answered)."""
+        """(the need's values per row, missing where no fold answers; which rows are answered)."""
         version = beside[need.model]
         spec = spec_of(version)
         inner = _Rows(upstream_rows(need, request_of(spec, beside), job.table), job.clock, job.time, job.by)
@@ -136,7 +136,10 @@ class Chain:
             model = self._fold_model(version, beside, fold)
             body = {"digest": model.artifact, "format": model.format, "signature": model.signature}
             outputs = self.workshop.answers(version, to_columns(table, spec.features), body)
-            values[chosen] = np.asarray(outputs[need.output], dtype=float)
+            given = outputs[need.output]
+            if given.dtype == object and values.dtype != object:  # a label may be text
+                values = np.full(job.table.num_rows, None, dtype=object)
+            values[chosen] = given
             answered[chosen] = known
         return values, answered
 

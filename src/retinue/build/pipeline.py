@@ -142,7 +142,10 @@ class Pipeline:
         extra = set(mapped_fields(spec, beside))
         if champion is not None:
             rival = spec_of(champion.version)
-            extra |= {f for f in (*rival.features, *mapped_fields(rival, champion.beside)) if f in there}
+            read = {*rival.features, *mapped_fields(rival, champion.beside)} & there.keys()
+            # What is now said to be known too late stopped the champion, not its successor.
+            late = {column for column, _ in tables.spec(primary).available}
+            extra |= {f for f in read - late if there[f] != "TIMESTAMP"}
         own = {need.column for need in spec.needs}
         columns = sorted(c for c in extra if c not in own)
         if pinned["cutoff"] is not None:

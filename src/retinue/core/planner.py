@@ -59,7 +59,7 @@ class _Planner:
             waiting=self.wish.waiting,
             newer_data=tuple(self.models.newer),
             notes=tuple(self.models.notes),
-            affected={name: self.models.live.get(name) for name in self._affected()},
+            affected={name: self.models.live.get(name) for name in self._affected(settings)},
             specs={name: self.wish.models[name].spec for name in needed},
             definitions={w.definition: w.body for w in self.wish.models.values() if w.definition in definitions},
             bundles={w.definition: w.bundle for w in self.wish.models.values() if w.definition in definitions},
@@ -147,8 +147,10 @@ class _Planner:
             self.models.steps.append(Configure(tuple(late), (Why("METADATA", "not recorded yet"),)))
         return new
 
-    def _affected(self) -> Collection[str]:
-        names: set[str] = set()
+    def _affected(self, settings: Mapping[str, Json] | None) -> Collection[str]:
+        entries = self.actual.release.models if self.actual.release else {}
+        wished = (settings or {}).get("models", {})
+        names = {name for name, entry in entries.items() if name in wished and wished[name]["protect"] != entry.protect}
         for step in self.models.steps:
             match step:
                 case Build(model=model) | Regate(model=model) | Remove(model=model):
