@@ -123,7 +123,7 @@ class Builder:
         minimum = spec.gates.metrics[0].minimum or 0.0
         good = version.manifest["params"]["quality"] >= minimum and version.manifest["suits"] == _parities(beside)
         verdict: Verdict = "pass" if good else "fail"
-        results = ({"gate": "r2.min", "verdict": verdict},)
+        results = ({"gate": "r2.min", "metric": "r2", "verdict": verdict},)
         gates = gates_digest(spec.gates, spec.task)
         ids = {m: v.id for m, v in beside.items()}
         return Built(version, Evidence(version.id, ids, gates, verdict, results, None, utc_now()), None)

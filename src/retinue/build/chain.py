@@ -22,7 +22,7 @@ from retinue.build.dataset import DataSet, split, training
 from retinue.build.folds import Fold, HashFold, folds, hash_folds, in_fold
 from retinue.build.workshop import Workshop
 from retinue.core.errors import DataError
-from retinue.core.identity import digest
+from retinue.core.identity import digest, digest_bytes
 from retinue.core.portfolio import ModelSpec, Need
 from retinue.core.state import Version
 from retinue.sources.base import Pin
@@ -82,6 +82,7 @@ class Chain:
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
         self._datasets: dict[str, DataSet] = {}
+        self._models: dict[str, FoldModel] = {}
         self._folds: dict[str, tuple[Fold, ...] | tuple[HashFold, ...]] = {}
 
     def complete(self, table: Table, needs: Sequence[Need], beside: Beside) -> Table:
@@ -171,28 +172,45 @@ class Chain:
             return self._datasets[version.id]
 
     def _fold_model(self, version: Version, beside: Beside, fold: Fold | HashFold) -> FoldModel:
-        """The fold's model: from the cache of an earlier apply, or trained now."""
-        key = digest([version.definition, version.snapshot, msgspec.to_builtins(fold)])
+        """The fold's model: made in this apply, cached by an earlier one on the very same rows, or trained now."""
+        key = digest([version.id, msgspec.to_builtins(fold)])
         with self.workshop.lock(f"fold {key}"):
-            path = self.workshop.settings.cache / "folds" / f"{key}.json"
-            known = _read(path)
-            if known is not None and self.workshop.artifacts.has(known.artifact):
-                return known
-            spec, body = spec_of(version), self.workshop.snapshot(version.snapshot)
-            data = self._dataset(version, beside)
-            pin = Pin.from_json(body["sources"])
-            tables = training(self.workshop.tables, spec, pin, body["cutoff"], fold, mapped_fields(spec, beside))
-            before = fold.train_before if isinstance(fold, Fold) else body["cutoff"]
-            tables[data.primary] = self.out_of_fold(data, tables[data.primary], spec, beside, before)
-            result = self.workshop.train(spec, version.definition, tables)
-            # Every member of a family asks every fold: a proved conversion answers in this process, for nothing.
-            served = choose(result, to_columns(tables[data.primary], spec.features), self.workshop.trainers)
-            model = FoldModel(self.workshop.artifacts.put_file(served.artifact), served.format, dict(served.signature))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_suffix(f".{threading.get_ident()}")
-            scratch.write_bytes(msgspec.json.encode(model))
-            scratch.replace(path)
-            return model
+            if key not in self._models:
+                spec, body = spec_of(version), self.workshop.snapshot(version.snapshot)
+                data = self._dataset(version, beside)
+                pin = Pin.from_json(body["sources"])
+                tables = training(self.workshop.tables, spec, pin, body["cutoff"], fold, mapped_fields(spec, beside))
+                before = fold.train_before if isinstance(fold, Fold) else body["cutoff"]
+                tables[data.primary] = self.out_of_fold(data, tables[data.primary], spec, beside, before)
+                self._models[key] = self._trained(version, spec, tables)
+            return self._models[key]
+
+    def _trained(self, version: Version, spec: ModelSpec, tables: Mapping[str, Table]) -> FoldModel:
+        content = {name: _content(table) for name, table in tables.items()}
+        path = self.workshop.settings.cache / "folds" / f"{digest([version.definition, content])}.json"
+        known = _read(path)
+        if known is not None and self.workshop.artifacts.has(known.artifact):
+            return known
+        result = self.workshop.train(spec, version.definition, tables)
+        # Every member of a family asks every fold: a proved conversion answers in this process, for nothing.
+        sample = to_columns(tables[spec.data[0].table], spec.features)
+        served = choose(result, sample, self.workshop.trainers)
+        model = FoldModel(self.workshop.artifacts.put_file(served.artifact), served.format, dict(served.signature))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{threading.get_ident()}")
+        scratch.write_bytes(msgspec.json.encode(model))
+        scratch.replace(path)
+        return model
+
+
+def _content(table: Table) -> str:
+    """The digest of a table's rows."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return digest_bytes(memoryview(sink.getvalue()))
 
 
 def _read(path: Path) -> FoldModel | None:

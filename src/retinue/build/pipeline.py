@@ -91,7 +91,7 @@ class Pipeline:
             found = self._make(step, spec, beside, data, snapshot, sibling)
             self.registered(spec.name)
         seconds = (datetime.now(UTC) - started).total_seconds()
-        known = self._known(found, spec, beside)
+        known = self._known(found, spec, beside, champion)
         if known is not None:
             return Built(found, known, None, reused, known=True)
         if data is None:
@@ -108,7 +108,7 @@ class Pipeline:
     def regate(self, step: Regate, spec: ModelSpec, beside: Beside, champion: Champion) -> Built:
         """Test the live version of a step beside these upstreams, against itself beside today's."""
         version = champion.version
-        known = self._known(version, spec, beside)
+        known = self._known(version, spec, beside, champion)
         if known is not None:
             return Built(version, known, None, reused=True, known=True)
         own = spec_of(version)
@@ -123,12 +123,14 @@ class Pipeline:
     def _find(self, definition: str, snapshot: str) -> Version | None:
         return self.registry.versions_of_pairs(self.portfolio, [(definition, snapshot)]).get((definition, snapshot))
 
-    def _known(self, version: Version, spec: ModelSpec, beside: Beside) -> Evidence | None:
-        """Recorded evidence that passes; a failure is tested anew, because somebody asked for it again."""
+    def _known(self, version: Version, spec: ModelSpec, beside: Beside, champion: Champion | None) -> Evidence | None:
+        """Recorded evidence that passes, against this champion; what failed is tested anew when it is asked for."""
         gates = gates_digest(spec.gates, spec.task)
         upstreams = {m: v.id for m, v in beside.items()}
+        rival = champion.version.id if champion is not None and champion.version.id != version.id else None
         for row in self.registry.evidence([version.id])[version.id]:
-            if row.gates == gates and dict(row.upstreams) == upstreams and row.verdict == "pass":
+            fits = row.gates == gates and dict(row.upstreams) == upstreams and row.verdict == "pass"
+            if fits and rival in (None, row.champion):
                 return row
         return None
 
@@ -198,8 +200,9 @@ class Pipeline:
         result, served = made
         opened = self.workshop.opened(step.definition, spec.name)
         native = self._stored(result.artifact, result.format, result.signature)
-        same = served.artifact == result.artifact
-        artifact = native if same else self._stored(served.artifact, served.format, served.signature)
+        seen = profile(rows, spec.features)
+        signature = _nullable(served.signature, {p.name for p in seen if p.missing > 0})
+        artifact = self._stored(served.artifact, served.format, signature)
         bare = replace(spec, metadata=Metadata())  # owners and tags change without a new version
         return {
             "model": spec.name,
@@ -218,7 +221,7 @@ class Pipeline:
                 "parity": served.parity.as_json() if served.parity else None,
             },
             "environment": opened.lock.digest,
-            "profile": [asdict(p) for p in profile(rows, spec.features)],
+            "profile": [asdict(p) for p in seen],
             "rows": {"train": rows.num_rows, "holdout": data.holdout.num_rows, "dropped": dict(data.dropped)},
             "logged": dict(result.logged),
             "files": {
@@ -324,6 +327,12 @@ class Pipeline:
             champion=champion.version.id if champion else None,
             created=self.clock(),
         )
+
+
+def _nullable(signature: Mapping[str, Json], missing: set[str]) -> dict[str, Json]:
+    """The signature with the inputs that training saw missing nullable: whether the model copes is for its gate."""
+    inputs = [{**field, "nullable": field["nullable"] or field["name"] in missing} for field in signature["inputs"]]
+    return {**signature, "inputs": inputs}
 
 
 def _required(evaluation: Evaluation, version: Version, spec: ModelSpec, champion: Champion | None) -> Evaluation:

@@ -127,10 +127,10 @@ class Applier:
         resolution = run.resolve(verdicts)
         holds = run.holds(verdicts, resolution, self.clock())
         landed = self._land(plan, plan_id, why, keeper.lease, run.landing(resolution), holds)
-        settings = self._write_settings(plan, settings_before, why)
         if landed is not None:
             publish(self.registry, self.releases, plan.portfolio, plan.stage)
             self.on_effect(Effect.RELEASE_FILE_WRITTEN, str(landed.number))
+        settings = self._write_settings(plan, settings_before, why)
         return Outcome(
             plan=plan_id,
             release=landed.number if landed else None,

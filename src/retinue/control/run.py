@@ -189,6 +189,10 @@ class Run:
             raise  # the whole apply cannot go on
         except RetinueError as error:
             return Candidate(model, "failed", text=str(error), error=error)
+        except Exception as error:  # noqa: BLE001  one model's surprise must not end the others' builds
+            surprise = RetinueError(f"{model}: {type(error).__name__}: {error}")
+            surprise.__cause__ = error
+            return Candidate(model, "failed", text=str(surprise), error=surprise)
 
     def _reads(self, model: str) -> set[str]:
         """The upstreams that a step of this model reads: those of the file and those of the live version."""
