@@ -420,6 +420,17 @@ def test_an_upstream_that_is_free_again_waits_for_consumers_that_are_still_held(
     assert settled(harbour)
 
 
+def test_a_version_that_comes_back_is_compared_with_the_champion_it_meets(harbour: Harbour) -> None:
+    harbour.edit("features: [hour, swell]", "features: [hour, swell, wind]")  # a much better upstream
+    assert not harbour.apply().failed
+    better = harbour.live()
+    harbour.edit("features: [hour, swell, wind]", "features: [hour, swell]")
+    outcome = harbour.apply()
+    assert statuses(outcome)["delay"] == "gate failed", "it passed once, when there was nothing to compare it with"
+    assert harbour.live() == better
+    assert harbour.holds()["delay"] == "failed gate"
+
+
 def test_a_version_that_refuses_rows_its_champion_answers_does_not_land_unless_its_meaning_changed(
     harbour: Harbour,
 ) -> None:
