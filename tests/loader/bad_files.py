@@ -77,6 +77,7 @@ BAD: dict[str, str | bytes] = {
     "number_as_text": model(features="[hour, 12]"),
     "yes_is_text": model(protect="yes"),
     "duration_without_unit": model(limits="{time: 10, memory: 2 GB}"),
+    "a_bound_of_nothing": model(limits="{time: 0h, memory: 0MB}"),
     "semantics_zero": model(semantics="0"),
     "not_a_number": model(params="{rate: .nan}"),
     "path_and_sql": HEAD.replace("path:", "sql: select 1, path:"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from retinue.core.contract import Task
 from retinue.loader.types import (
@@ -23,6 +23,7 @@ from retinue.loader.types import (
     Text,
     Texts,
     Train,
+    above_nothing,
     one_or_many,
     wrong,
 )
@@ -169,8 +170,8 @@ class Gates(Shape):
 class LimitsShape(Shape):
     """Bounds of one training; over them it is stopped and said."""
 
-    time: Duration | None = opt("Wall time; default 10m.")
-    memory: Size | None = opt("Memory; default 4GiB.")
+    time: Annotated[Duration, AfterValidator(above_nothing)] | None = opt("Wall time; default 10m.")
+    memory: Annotated[Size, AfterValidator(above_nothing)] | None = opt("Memory; default 4GiB.")
 
 
 class Holdout(Shape):

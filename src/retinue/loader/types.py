@@ -58,6 +58,13 @@ def _pattern(pattern: str, what: str, hint: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def above_nothing(value: float) -> float:
+    """Refuse a bound of zero, which would be no bound or stop everything."""
+    if not value > 0:
+        raise wrong("expected more than nothing, found 0", "Write a bound above zero, or leave the key out.")
+    return value
+
+
 Duration = Annotated[
     float,
     _unit(units.duration, "a duration", '"3h", "10m" or "6d"'),
