@@ -220,7 +220,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         settings = publish(Path(folder))
         driver = (
-            "import sys; from retinue.gateway.main import _settings; from retinue.processes import serve; "
+            "import sys; from retinue.gateway.main import _settings; from retinue.processes.serve import serve; "
             "serve(_settings(sys.argv[1]), 'bench', 'prod')"
         )
         os.sched_setaffinity(0, cores[:1])  # inherited by both servers

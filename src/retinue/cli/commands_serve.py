@@ -37,7 +37,7 @@ def serve(
     context: typer.Context, host: Host = None, port: Port = None, gateways: Gateways = None, to: Stage = "prod"
 ) -> int:
     """Serve a stage over HTTP, following each new release."""
-    from retinue import processes
+    from retinue.processes.serve import serve as serve_stage
 
     frame = _frame(context)
     frame.kept = "the server has stopped"
@@ -47,7 +47,7 @@ def serve(
         project.publish()
         settings = project.settings if gateways is None else replace(project.settings, gateways=gateways)
         name = project.name
-    return processes.serve(settings, name, to, host=host, port=port)
+    return serve_stage(settings, name, to, host=host, port=port)
 
 
 def predict(

@@ -218,6 +218,28 @@ class ServedModel:
     environment: str  # digest of the lock
     needs: tuple[ServedNeed, ...] = ()
     family: str | None = None
+    memory: int = 0  # bytes it takes when loaded, as measured at build; 0: not measured
+    pinned: bool = False  # loaded before its release serves, never evicted
+
+
+@dataclass(frozen=True, slots=True)
+class ServedCache:
+    """Answers of an endpoint may be kept so long and so many."""
+
+    seconds: float
+    answers: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ServedJournal:
+    """What the journal keeps of an endpoint's rows: facts always; tensors of so large a share of its requests.
+
+    `drop` and `hash` name fields of the request whose values are left out or replaced by a keyed digest.
+    """
+
+    tensors: float = 1.0
+    drop: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +250,8 @@ class ServedEndpoint:
     select: str
     fallback: str | None = None
     fallback_when: tuple[str, ...] = ("unknown", "unavailable")
+    cache: ServedCache | None = None
+    journal: ServedJournal = ServedJournal()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 from retinue.core.errors import CorruptArtifactError, StateUnavailableError
 from retinue.core.identity import canonical
-from retinue.core.state import ReleaseImage, ServedEndpoint, ServedModel, ServedNeed
+from retinue.core.state import ReleaseImage, ServedCache, ServedEndpoint, ServedJournal, ServedModel, ServedNeed
 
 _HEAD = struct.Struct("<6sH32sQ")
 _MAGIC = b"RETREL"
-FORMAT = 1
+FORMAT = 2
 
 
 class Pointer(NamedTuple):
@@ -124,8 +124,7 @@ class ReleaseFile:
             self.number: int = head["number"]
             self._index: dict[str, tuple[int, int]] = head["models"]
             self.endpoints: dict[str, ServedEndpoint] = {
-                name: ServedEndpoint(**{**body, "fallback_when": tuple(body["fallback_when"])})
-                for name, body in head["endpoints"].items()
+                name: _endpoint(body) for name, body in head["endpoints"].items()
             }
         except (KeyError, TypeError, ValueError) as error:
             self._map.close()
@@ -207,6 +206,13 @@ def _unsound(path: Path, why: str) -> CorruptArtifactError:
 def _model(record: dict[str, Any]) -> ServedModel:
     needs = tuple(ServedNeed(**need) for need in record.pop("needs"))
     return ServedModel(**record, needs=needs)
+
+
+def _endpoint(body: dict[str, Any]) -> ServedEndpoint:
+    cache, journal = body.pop("cache"), body.pop("journal")
+    kept = ServedJournal(**{**journal, "drop": tuple(journal["drop"]), "hash": tuple(journal["hash"])})
+    body["fallback_when"] = tuple(body["fallback_when"])
+    return ServedEndpoint(**body, cache=ServedCache(**cache) if cache else None, journal=kept)
 
 
 def _replace(path: Path, data: bytes) -> None:

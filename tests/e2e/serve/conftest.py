@@ -29,7 +29,7 @@ _DRIVER = """
 import sys
 from retinue.core.errors import RetinueError
 from retinue.gateway.main import _settings
-from retinue.processes import serve
+from retinue.processes.serve import serve
 try:
     sys.exit(serve(_settings(sys.argv[1]), "shop", "prod"))
 except RetinueError as error:

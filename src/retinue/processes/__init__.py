@@ -1,0 +1,1 @@
+"""Entry points of long-running processes: the supervisor of a served stage."""
