@@ -3,6 +3,7 @@
 [state]   directory = ".retinue"   database = "sqlite:///…"   artifacts = "file:///…"
 [serve]   host = "127.0.0.1"  port = 8080  admin_port = 8081  gateways = 1
 [build]   workers = 2
+[journal] enabled = true  budget = 4194304  rotate_seconds = 300.0  retain_days = 30  …
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ class Settings:
     max_queue: int = 4096  # requests that may wait in one gateway
     request_timeout: float = 30.0
     build_workers: int = 0  # 0: one per core
+    journal_enabled: bool = True
+    journal_directory: str = ""  # empty: `journal` in the state folder
+    journal_budget: int = 4 * 1024**2  # bytes/s of a gateway that are always kept; tensors beyond it are sampled
+    journal_rotate_bytes: int = 64 * 1024**2
+    journal_rotate_seconds: float = 300.0
+    journal_retain_days: int = 30  # 0: for ever
+    journal_retain_bytes: int = 10 * 1024**3  # of one stage; 0: without bound
+    journal_fsync: bool = False  # before answers leave: survives a loss of power, costs a disk's latency
 
     @property
     def environments(self) -> Path:
@@ -49,6 +58,17 @@ class Settings:
     def logs(self) -> Path:
         """Training and serving logs."""
         return self.directory / "logs"
+
+    @property
+    def journals(self) -> Path:
+        """The journals of all stages, and the key of hashed fields."""
+        return Path(self.journal_directory) if self.journal_directory else self.directory / "journal"
+
+    def journal(self, portfolio: str, stage: str) -> Path:
+        """Folder with the journal of one stage. Raises UsageError for a name that no folder may have."""
+        check_name("portfolio", portfolio)
+        check_name("stage", stage)
+        return self.journals / portfolio / stage
 
     def releases(self, portfolio: str, stage: str) -> Path:
         """Folder with the release files of one stage. Raises UsageError for a name that no folder may have."""
@@ -79,6 +99,16 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
         "request_timeout": float,
     },
     "build": {"workers": int},
+    "journal": {
+        "enabled": bool,
+        "directory": str,
+        "budget": int,
+        "rotate_bytes": int,
+        "rotate_seconds": float,
+        "retain_days": int,
+        "retain_bytes": int,
+        "fsync": bool,
+    },
 }
 
 
@@ -107,13 +137,15 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
             variable = f"RETINUE_{_name(section, key).upper()}"
             if variable in environ:
                 try:
-                    values[_name(section, key)] = kind(environ[variable])
+                    values[_name(section, key)] = _parsed(environ[variable], kind)
                 except ValueError as error:
                     raise PortfolioError(
                         f"{variable}={environ[variable]!r} is not a {kind.__name__}",
                         hint="Correct or unset the variable.",
                     ) from error
     directory = (root / values.pop("directory", ".retinue")).resolve()
+    if values.get("journal_directory"):
+        values["journal_directory"] = str((root / values["journal_directory"]).resolve())
     base = Settings(
         directory=directory,
         database=values.pop("database", f"sqlite:///{directory / 'state.db'}"),
@@ -123,7 +155,17 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
 
 
 def _name(section: str, key: str) -> str:
-    return f"build_{key}" if section == "build" else key
+    return f"{section}_{key}" if section in ("build", "journal") else key
+
+
+def _parsed(text: str, kind: type) -> Any:
+    """A variable's text as a setting. Raises ValueError."""
+    if kind is not bool:
+        return kind(text)
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
 
 
 def _check(section: str, key: str, value: Any, file: Path) -> None:
@@ -134,7 +176,7 @@ def _check(section: str, key: str, value: Any, file: Path) -> None:
             where=Location(str(file)),
             hint=f"Keys of [{section}] are: {', '.join(_KEYS[section])}.",
         )
-    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
         raise PortfolioError(
             f"{key} in [{section}] must be a {kind.__name__}, not {value!r}", where=Location(str(file))
         )
