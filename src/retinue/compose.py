@@ -45,4 +45,11 @@ def who() -> str:
         return f"uid {os.getuid()}"
 
 
+def random_bytes(count: int) -> bytes:
+    """Bytes that nobody can foretell."""
+    import secrets
+
+    return secrets.token_bytes(count)
+
+
 LockReader = Callable[[str], Lock]

@@ -20,11 +20,12 @@ from pathlib import Path
 from retinue import compose
 from retinue.build.environment import Lock, lock
 from retinue.control.actual import add_candidates, read_actual
+from retinue.control.clients import Clients
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
 from retinue.control.leases import name_holder, tidy
 from retinue.control.planfile import plan_id, read_plan, write_plan
-from retinue.control.publish import publish
+from retinue.control.publish import publish, publish_access
 from retinue.control.rollback import Act, roll_back, roll_back_to
 from retinue.control.wish import Members, Wisher, find_members
 from retinue.core.errors import PortfolioError, RetinueError, StateError, UsageError
@@ -93,6 +94,12 @@ class Project:
     def releases(self) -> Path:
         """Folder of this stage's release files."""
         return self.settings.releases(self.name, self.stage)
+
+    @property
+    def clients(self) -> Clients:
+        """The clients of this portfolio: add, rotate, revoke; every stage's gateways are told."""
+        folders = self.settings.releases(self.name, self.stage).parent
+        return Clients(self.registry, self.name, folders, compose.who(), utc_now, compose.random_bytes)
 
     # ── plan ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -244,6 +251,7 @@ class Project:
         from retinue.store.releasefile import is_whole
 
         folder = self.releases
+        publish_access(self.registry, folder, self.name)  # first: no release is served before its rights are known
         release = self.registry.current(self.name, self.stage)
         if release is None or is_whole(folder, release.number):
             return None

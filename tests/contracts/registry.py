@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from retinue.core.access import ClientKey, ClientRecord
 from retinue.core.errors import ConflictError, LeaseHeldError, StateError
 from retinue.core.state import (
     ApplyRecord,
@@ -451,3 +452,28 @@ class RegistryContract:
         current = registry.current(P, S)
         assert current is not None
         assert current.models.keys() == set(models)
+
+    # Clients
+
+    def test_a_client_is_recorded_with_its_act_and_read_back_by_name(self, registry: Registry) -> None:
+        key = ClientKey("abcdefgh", "0" * 64, moment(1), moment(9))
+        shop = ClientRecord("web", "acme", ("late-*", "arrival"), "urgent", (key,), moment(1))
+        act = AuditRow(moment(1), "ann", "add client", "web", "", None)
+        registry.put_client(P, shop, expected=None, audit=act)
+        registry.put_client(P, ClientRecord("batch", created=moment(2)), expected=None, audit=act)
+        assert registry.clients(P) == [ClientRecord("batch", created=moment(2)), shop]
+        assert registry.clients("bank") == []
+        assert registry.audit(P)[0] == act
+
+    def test_a_client_is_replaced_only_if_it_is_what_was_read(self, registry: Registry) -> None:
+        act = AuditRow(moment(1), "ann", "add client", "web", "", None)
+        first = ClientRecord("web", created=moment(1))
+        registry.put_client(P, first, expected=None, audit=act)
+        with pytest.raises(ConflictError, match="web was changed by somebody else"):
+            registry.put_client(P, first, expected=None, audit=act)
+        second = replace(first, revoked=moment(2))
+        registry.put_client(P, second, expected=first, audit=act)
+        with pytest.raises(ConflictError, match="web was changed by somebody else"):
+            registry.put_client(P, first, expected=first, audit=act)
+        assert registry.clients(P) == [second]
+        assert len(registry.audit(P)) == 2

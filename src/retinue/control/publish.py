@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.core.state import Entry, Release, ReleaseImage, ServedEndpoint, ServedModel, ServedNeed, Version
+from retinue.store.accessfile import write_access
 from retinue.store.base import RegistryReader
 from retinue.store.releasefile import point, write_release
 
@@ -49,3 +50,15 @@ def publish(registry: RegistryReader, folder: Path, portfolio: str, stage: str) 
         if release is not None and release.number == published:
             break
     return path
+
+
+def publish_access(registry: RegistryReader, folder: Path, portfolio: str) -> bool:
+    """Let the rights file in `folder` say what is recorded; returns whether anything had to be written."""
+    clients, written = registry.clients(portfolio), False
+    while True:
+        written = write_access(folder, portfolio, clients) or written
+        # Somebody else may have recorded and published meanwhile: what was revoked must not come back.
+        newest = registry.clients(portfolio)
+        if newest == clients:
+            return written
+        clients = newest

@@ -12,9 +12,12 @@
     │   ├── StateUnavailableError the database is locked, lost or the disk is full
     │   └── CorruptArtifactError  stored bytes are not what was stored
     ├── RequestError          a client's request was wrong
+    │   ├── UnauthenticatedError  no key, or one that opens nothing
+    │   ├── ForbiddenError        the key is known, and not allowed this
     │   ├── UnknownModelError     no such model, endpoint or version
     │   └── TooLargeError         over a limit
     ├── UnavailableError      right request, wrong moment: not ready, overloaded, worker gone
+    ├── DeadlineError         not answered in the time that the client or the server allows
     └── InferenceError        the model itself failed on this input
 
 HTTP status codes live in the gateway and exit codes in the command line; nothing here knows either.
@@ -143,6 +146,18 @@ class RequestError(RetinueError):
     remedy = "Compare the request with the model's metadata: GET /v2/models/NAME."
 
 
+class UnauthenticatedError(RequestError):
+    """The request has no API key, or one that is unknown, ended or revoked."""
+
+    remedy = "Send a live key as `Authorization: Bearer KEY`; `retinue clients add NAME` makes one."
+
+
+class ForbiddenError(RequestError):
+    """The client is known, and may not call this endpoint."""
+
+    remedy = "Ask for the right, or call an endpoint that the key is for; `retinue clients list` shows who may what."
+
+
 class UnknownModelError(RequestError):
     """No model, endpoint or version of that name is in the release."""
 
@@ -160,6 +175,13 @@ class UnavailableError(RetinueError):
 
     fault = "server"
     remedy = "Try again shortly; `retinue status` shows what is not ready."
+
+
+class DeadlineError(RetinueError):
+    """The answer was not ready in time; parts of it may have been computed."""
+
+    fault = "operator"
+    remedy = "Allow more time (`timeout`, [serve] request_timeout), or send fewer rows."
 
 
 class InferenceError(RetinueError):

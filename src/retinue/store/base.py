@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from retinue.core.access import ClientRecord
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -87,6 +88,9 @@ class RegistryReader(Protocol):
     def leases(self, portfolio: str, stage: str, now: str) -> list[Lease]:
         """Leases that have not expired at `now`."""
 
+    def clients(self, portfolio: str) -> list[ClientRecord]:
+        """All clients with their keys, revoked ones too, by name."""
+
 
 class Registry(RegistryReader, Protocol):
     """The whole registry."""
@@ -145,6 +149,11 @@ class Registry(RegistryReader, Protocol):
 
     def record(self, portfolio: str, row: AuditRow) -> None:
         """Append an audit row."""
+
+    def put_client(
+        self, portfolio: str, client: ClientRecord, *, expected: ClientRecord | None, audit: AuditRow
+    ) -> None:
+        """Record a client if it still is `expected` (None: there is none), with the act, else ConflictError."""
 
 
 class Artifacts(Protocol):

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from retinue.core.access import ClientRecord
 from retinue.core.errors import ConflictError
 from retinue.core.state import (
     ApplyRecord,
@@ -55,6 +56,7 @@ class MemoryRegistry:
         self._applies: dict[str, ApplyRecord] = {}
         self._settings: dict[str, list[SettingsRevision]] = {}
         self._audit: list[tuple[str, AuditRow]] = []
+        self._clients: dict[tuple[str, str], str] = {}  # (portfolio, name) → body
         self._last_hold = 0
 
     def close(self) -> None:
@@ -326,6 +328,23 @@ class MemoryRegistry:
             line.append(revision)
             self.record(portfolio, rules.settings_audit(revision, why=why, who=who))
             return revision
+
+    def clients(self, portfolio: str) -> list[ClientRecord]:
+        """All clients with their keys, revoked ones too, by name."""
+        with self._lock:
+            mine = sorted((name, body) for (owner, name), body in self._clients.items() if owner == portfolio)
+            return [rows.client_of({"body": body}) for _, body in mine]
+
+    def put_client(
+        self, portfolio: str, client: ClientRecord, *, expected: ClientRecord | None, audit: AuditRow
+    ) -> None:
+        """As `Registry.put_client`."""
+        with self._lock:
+            found = self._clients.get((portfolio, client.name))
+            if found != (rows.client_body(expected) if expected is not None else None):
+                raise rules.client_moved(client.name)
+            self._clients[portfolio, client.name] = rows.client_body(client)
+            self.record(portfolio, audit)
 
     def record(self, portfolio: str, row: AuditRow) -> None:
         """Append an audit row."""

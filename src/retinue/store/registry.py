@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from retinue.core.access import ClientRecord
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -198,6 +199,23 @@ class SqlRegistry(SqlReader):
         """Append an audit row."""
         with self._writing() as connection:
             connection.execute(insert(t.audit), rows.audit_row(portfolio, row))
+
+    def put_client(
+        self, portfolio: str, client: ClientRecord, *, expected: ClientRecord | None, audit: AuditRow
+    ) -> None:
+        """Record a client if it still is `expected` (None: there is none), with the act, else ConflictError."""
+        here = and_(t.clients.c.portfolio == portfolio, t.clients.c.name == client.name)
+        with self._writing() as connection:
+            # The row is locked until the transaction ends (SQLite locks the database anyway).
+            found = connection.execute(select(t.clients.c.body).where(here).with_for_update()).scalar()
+            if found != (rows.client_body(expected) if expected is not None else None):
+                raise rules.client_moved(client.name)
+            body = rows.client_body(client)
+            if found is None:
+                connection.execute(insert(t.clients), {"portfolio": portfolio, "name": client.name, "body": body})
+            else:
+                connection.execute(update(t.clients).where(here).values(body=body))
+            connection.execute(insert(t.audit), rows.audit_row(portfolio, audit))
 
 
 def _add_missing(connection: Connection, table: Table, values: list[dict[str, Any]]) -> None:

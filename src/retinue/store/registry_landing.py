@@ -195,3 +195,8 @@ def cannot_end(apply_id: str, status: str | None) -> StateError:
 def settings_audit(revision: SettingsRevision, *, why: str, who: str) -> AuditRow:
     """The audit row of a settings revision."""
     return AuditRow(revision.created, who, "settings", f"revision {revision.revision}", why, None)
+
+
+def client_moved(name: str) -> ConflictError:
+    """A client's record is not what it was when it was read."""
+    return ConflictError(f"client {name} was changed by somebody else meanwhile", hint="Run the same command again.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, select, tuple_
 
+from retinue.core.access import ClientRecord
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -217,3 +218,8 @@ class SqlReader:
             )
             for fence, group in held.items()
         ]
+
+    def clients(self, portfolio: str) -> list[ClientRecord]:
+        """All clients with their keys, revoked ones too, by name."""
+        query = select(t.clients).where(t.clients.c.portfolio == portfolio).order_by(t.clients.c.name)
+        return [rows.client_of(row) for row in self._all(query)]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+from retinue.core import access
 from retinue.core.errors import StateError, StateUnavailableError
 from retinue.core.identity import canonical, digest_bytes
 from retinue.core.state import (
@@ -256,6 +257,16 @@ def apply_row(value: ApplyRecord) -> dict[str, Any]:
 def settings_of(row: Row) -> SettingsRevision:
     """From a row of `settings`."""
     return SettingsRevision(row["revision"], unpack(row["body"]), row["created"])
+
+
+def client_of(row: Row) -> access.ClientRecord:
+    """From a row of `clients`."""
+    return access.from_json(unpack(row["body"]))
+
+
+def client_body(value: access.ClientRecord) -> str:
+    """The `body` of a row of `clients`: equal records have equal text."""
+    return pack(access.to_json(value))
 
 
 def first_by(rows: Sequence[T], key: str) -> dict[str, T]:

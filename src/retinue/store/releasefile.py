@@ -61,7 +61,7 @@ def write_release(folder: Path, image: ReleaseImage) -> Path:
     )
     body = struct.pack("<Q", len(head)) + head + b"".join(records)
     path = folder / f"{image.number}.release"
-    _replace(path, _MAGIC + struct.pack("<H", FORMAT) + hashlib.sha256(body).digest() + body)
+    replace_file(path, _MAGIC + struct.pack("<H", FORMAT) + hashlib.sha256(body).digest() + body)
     return path
 
 
@@ -69,7 +69,7 @@ def point(folder: Path, number: int) -> None:
     """Let `folder/current` name that release, in one step. Raises CorruptArtifactError when its file is unsound."""
     with ReleaseFile(folder / f"{number}.release") as file:
         digest = file.digest
-    _replace(folder / "current", f"{number} {digest}\n".encode())
+    replace_file(folder / "current", f"{number} {digest}\n".encode())
 
 
 def pointer(folder: Path) -> Pointer | None:
@@ -215,7 +215,8 @@ def _endpoint(body: dict[str, Any]) -> ServedEndpoint:
     return ServedEndpoint(**body, cache=ServedCache(**cache) if cache else None, journal=kept)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file in one durable step. Raises StateUnavailableError when the disk does not take it."""
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

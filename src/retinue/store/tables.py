@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The schema this Retinue speaks: the number of the newest file in migrations/versions."""
 
 metadata = MetaData(
@@ -204,3 +204,6 @@ audit = Table(
     _text("plan", null=True),
     Index(None, "portfolio"),
 )
+
+# One row a client: what it may and its keys' digests, replaced as a whole if it still is what was read.
+clients = Table("clients", metadata, _text("portfolio", key=True), _text("name", key=True), _text("body"))
