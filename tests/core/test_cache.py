@@ -34,7 +34,8 @@ def test_the_budget_is_kept_unless_everything_is_held_and_nothing_held_or_pinned
     for step in steps:
         key = str(step[1])
         if step[0] == "load" and key not in ledger:
-            assert isinstance(step[2], int) and isinstance(step[3], float)
+            assert isinstance(step[2], int)
+            assert isinstance(step[3], float)
             gone = ledger.victims(step[2], held.__contains__)
             assert not held & set(gone)
             assert not pinned & set(gone)
