@@ -36,7 +36,7 @@ class Settings:
     request_timeout: float = 30.0
     build_workers: int = 0  # 0: one per core
     journal_enabled: bool = True
-    journal_directory: str = ""  # empty: `journal` in the state folder
+    journal_directory: str = ""  # within the state folder unless absolute; empty: `journal`
     journal_budget: int = 4 * 1024**2  # bytes/s of a gateway that are always kept; tensors beyond it are sampled
     journal_rotate_bytes: int = 64 * 1024**2
     journal_rotate_seconds: float = 300.0
@@ -62,7 +62,7 @@ class Settings:
     @property
     def journals(self) -> Path:
         """The journals of all stages, and the key of hashed fields."""
-        return Path(self.journal_directory) if self.journal_directory else self.directory / "journal"
+        return self.directory / (self.journal_directory or "journal")
 
     def journal(self, portfolio: str, stage: str) -> Path:
         """Folder with the journal of one stage. Raises UsageError for a name that no folder may have."""
@@ -144,8 +144,6 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
                         hint="Correct or unset the variable.",
                     ) from error
     directory = (root / values.pop("directory", ".retinue")).resolve()
-    if values.get("journal_directory"):
-        values["journal_directory"] = str((root / values["journal_directory"]).resolve())
     base = Settings(
         directory=directory,
         database=values.pop("database", f"sqlite:///{directory / 'state.db'}"),

@@ -7,10 +7,41 @@ prediction. Both run on the loop's thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import random
+import sys
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from retinue.core.contract import Field
+from retinue.core.state import ServedEndpoint, ServedJournal
+from retinue.gateway.budget import Budget
+from retinue.gateway.redaction import HIDDEN, Policy
+from retinue.settings import Settings
+from retinue.store.journal import (
+    ENCODER,
+    FORMAT,
+    FRAME,
+    GAP,
+    NODE,
+    REQUEST,
+    SEEDS,
+    Gap,
+    Header,
+    Node,
+    describe,
+    frame,
+)
+from retinue.store.journal_key import hash_key
+from retinue.store.journal_write import SegmentWriter
+
+REMEMBERED = (
+    64  # releases whose endpoints' wishes are known: the last requests of a release end after its successor began
+)
+RETRY = 3_000_000_000  # nanoseconds between two tries to journal again
+_encode, _pack, _crc, _SEED = ENCODER.encode, FRAME.pack, zlib.crc32, SEEDS[REQUEST]
 
 
 class NodeFacts:
@@ -65,3 +96,267 @@ class Answered(NamedTuple):
     seconds: float
     runs: Sequence[Ran]
     errors: Mapping[int, str] = {}
+
+
+class Recorder:
+    """The journal of one gateway. Does nothing until a release is followed; never raises into the data plane.
+
+    `clock` gives nanoseconds since 1970, `coin` a number in [0, 1): who keeps its tensors when they are over budget.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        coin: Callable[[], float] = random.random,
+        pid: int | None = None,
+    ) -> None:
+        self._settings = settings
+        self._enabled = settings.journal_enabled
+        self._clock = clock
+        self._coin = coin
+        self._pid = os.getpid() if pid is None else pid
+        self._budget = Budget(settings.journal_budget)
+        self._chance = 1.0  # of the budget: that a request's tensors are kept
+        self._policies: dict[int, dict[str, Policy]] = {}  # by release; endpoints without wishes have none
+        self._place: tuple[str, str] | None = None
+        self._writer: SegmentWriter | None = None
+        self._opened = 0
+        self._numbers: dict[NodeFacts, int] = {}
+        self._parts: list[bytes] = []
+        self._waiting = 0  # requests in `_parts`
+        self._stopped = ""  # why nothing is journalled, if so
+        self._since = self._retry = 0
+        self._lost = 0  # answers since then
+        self.records = self.bytes = self.unjournalled = self.sampled_out = 0
+
+    # ------------------------------------------------------------------------------------------------ the hot calls
+    def answered(self, record: Answered) -> None:
+        """Take one answered request; it is written by the next `flush`."""
+        if self._writer is None:
+            self._miss()
+            return
+        try:
+            policy = self._policies.get(record.release, _UNKNOWN).get(record.endpoint)
+            chance = self._chance if policy is None else self._chance * policy.tensors
+            kept = chance >= 1.0 or self._coin() < chance
+            runs = [self._run(ran, kept, policy) for ran in record.runs]
+            errors = record.errors or None
+            if errors and policy is not None and policy.redaction is not None:
+                errors = dict.fromkeys(errors, HIDDEN)
+            self._add(
+                (record.id, record.endpoint, record.release, record.client, record.client_id, record.status,
+                 record.rows, record.arrived, record.seconds, chance, errors, runs), kept,
+            )  # fmt: skip
+        except Exception as error:  # noqa: BLE001  an answer must not fail because it cannot be journalled
+            self._unwritable(error)
+
+    def single(  # noqa: PLR0913, PLR0917  the commonest request, flat: what it would be packed into costs more than the record
+        self, identity: str, endpoint: str, release: int, client: str | None, client_id: str | None, status: int,
+        rows: int, arrived: int, seconds: float, facts: NodeFacts, inputs: Any, outputs: Any, queued: float, ran: float,
+    ) -> None:  # fmt: skip
+        """`answered` for a request whose rows one node answered, without errors or fallback."""
+        if self._writer is None:
+            self._miss()
+            return
+        try:
+            if endpoint in self._policies.get(release, _UNKNOWN) or self._chance < 1.0:
+                run = Ran(facts, None, inputs, outputs, queued, ran)
+                self.answered(
+                    Answered(identity, endpoint, release, client, client_id, status, rows, arrived, seconds, (run,))
+                )
+                return
+            number = self._numbers.get(facts) or self._define(facts)
+            self._add(
+                (identity, endpoint, release, client, client_id, status, rows, arrived, seconds, 1.0, None,
+                 ((number, None, inputs, outputs, queued, ran, False),)), True,
+            )  # fmt: skip
+        except Exception as error:  # noqa: BLE001  an answer must not fail because it cannot be journalled
+            self._unwritable(error)
+
+    def flush(self) -> None:
+        """Write what this loop turn answered; called before the answers leave."""
+        parts = self._parts
+        if not parts:
+            return
+        data = b"".join(parts)
+        parts.clear()
+        count, self._waiting = self._waiting, 0
+        writer = self._writer
+        if writer is None:
+            return
+        try:
+            writer.write(data, durable=self._settings.journal_fsync)
+        except OSError as error:
+            self._stop(error, count)
+            return
+        self.records += count
+        self.bytes += len(data)
+        now = self._clock()
+        self._chance = self._budget.spend(now)
+        if writer.size >= self._settings.journal_rotate_bytes:
+            self.rotate()
+
+    # --------------------------------------------------------------------------------------------------- the others
+    def follow(self, release: int, portfolio: str, stage: str, endpoints: Mapping[str, ServedEndpoint]) -> None:
+        """A release will be served: know what its endpoints' journals keep. Opens the first segment."""
+        if not self._enabled:
+            return
+        plain = ServedJournal()
+        wishes = {name: endpoint.journal for name, endpoint in endpoints.items() if endpoint.journal != plain}
+        try:
+            key = hash_key(self._settings.journals) if any(wish.hash for wish in wishes.values()) else None
+        except OSError:  # better not at all than as it is
+            wishes = {name: ServedJournal(wish.tensors, drop=wish.drop + wish.hash) for name, wish in wishes.items()}
+            key = None
+        self._policies[release] = {name: Policy(wish, key) for name, wish in wishes.items()}
+        for old in list(self._policies)[:-REMEMBERED]:
+            del self._policies[old]
+        self._place = (portfolio, stage)
+        if self._writer is None and not self._stopped:
+            self._begin()
+
+    def tick(self) -> None:
+        """A few times a second: rotate by time, and try again after a stop."""
+        now = self._clock()
+        self._chance = self._budget.spend(now)
+        if self._stopped:
+            if now >= self._retry:
+                self._try_again(now)
+        elif self._writer is not None and now - self._opened >= self._settings.journal_rotate_seconds * 1e9:
+            self.rotate()
+
+    def rotate(self) -> None:
+        """Close the open segment and begin another, if it holds anything."""
+        self.flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self._begin()
+
+    def close(self) -> None:
+        """The gateway ends."""
+        self.flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._enabled = False
+
+    def status(self) -> dict[str, Any]:
+        """What the gateway says of its journal; `stopped` is why nothing is written, empty while all is well."""
+        return {
+            "records": self.records,
+            "bytes": self.bytes,
+            "unjournalled": self.unjournalled,
+            "sampled_out": self.sampled_out,
+            "stopped": self._stopped,
+        }
+
+    # ------------------------------------------------------------------------------------------------------- inside
+    def _run(self, ran: Ran, kept: bool, policy: Policy | None) -> tuple[Any, ...]:
+        facts = ran.facts
+        number = self._numbers.get(facts) or self._define(facts)
+        inputs, outputs = (ran.inputs, ran.outputs) if kept else (None, None)
+        if policy is not None and policy.redaction is not None and kept:
+            inputs = policy.redaction.block(inputs, [field.name for field in facts.inputs], facts.fields)
+        return number, ran.rows, inputs, outputs, ran.queued, ran.ran, ran.fallback
+
+    def _add(self, record: tuple[Any, ...], kept: bool) -> None:
+        try:
+            payload = _encode(record)
+        except (ValueError, TypeError, OverflowError):  # such as text that is no Unicode: the facts are kept
+            payload, kept = _encode(_facts_only(record)), False
+        self._parts.append(_pack(len(payload), _crc(payload, _SEED), REQUEST))
+        self._parts.append(payload)
+        self._waiting += 1
+        if kept:
+            self._budget.spent += len(payload)
+            self._budget.wished += len(payload) / self._chance
+        else:
+            self.sampled_out += 1
+
+    def _define(self, facts: NodeFacts) -> int:
+        """The number of a node in this segment, which tells what it is before it is named."""
+        number = self._numbers[facts] = len(self._numbers) + 1
+        inputs, outputs = describe(facts.inputs), describe(facts.outputs)
+        node = Node(number, facts.model, facts.version, facts.arm, inputs, outputs)
+        self._parts.append(frame(NODE, _encode(node)))
+        return number
+
+    def _unwritable(self, error: Exception) -> None:
+        """A record that cannot be encoded."""
+        self.unjournalled += 1
+        sys.stderr.write(f"journal: a record was left out: {type(error).__name__}: {error}\n")
+
+    def _miss(self) -> None:
+        """An answer leaves unjournalled."""
+        if self._enabled:
+            self.unjournalled += 1
+            self._lost += 1
+
+    def _begin(self) -> None:
+        try:
+            self._writer = self._segment()
+        except OSError as error:
+            self._stop(error, 0)
+
+    def _segment(self) -> SegmentWriter:
+        """A new segment. Raises OSError."""
+        assert self._place is not None
+        self._numbers.clear()
+        self._opened = max(self._clock(), self._opened + 1)  # its name
+        header = Header(FORMAT, self._pid, self._opened, *self._place)
+        return SegmentWriter(self._settings.journal(*self._place), header)
+
+    def _stop(self, error: OSError, answers: int) -> None:
+        """The disk takes nothing more: serving goes on, journalling stops, and says so."""
+        now = self._clock()
+        if not self._stopped:
+            self._since = now
+            sys.stderr.write(f"journal: stopped, answers leave unjournalled: {error}\n")
+        self._stopped = error.strerror or str(error)
+        self._retry = now + RETRY
+        self._lost += answers
+        self.unjournalled += answers
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _try_again(self, now: int) -> None:
+        """Begin a new segment with a record of the gap."""
+        try:
+            writer = self._segment()
+        except OSError as error:
+            self._stop(error, 0)
+            return
+        try:
+            writer.write(frame(GAP, _encode(Gap(self._since, now, self._lost, self._stopped))))
+        except OSError as error:
+            writer.close()
+            self._stop(error, 0)
+            return
+        self._writer, self._stopped, self._lost = writer, "", 0
+        sys.stderr.write("journal: goes on\n")
+
+
+def _facts_only(record: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A record without its tensors, its texts made Unicode."""
+    *facts, _, _, runs = record
+    texts = [fact.encode("utf-8", "replace").decode() if isinstance(fact, str) else fact for fact in facts]
+    return (*texts, 0.0, None, [(*run[:2], None, None, *run[4:]) for run in runs])
+
+
+class _Withheld(dict[str, "Policy"]):
+    """The policies of a release that is not known any more: tensors of none of its endpoints are kept."""
+
+    def get(self, key: str, default: Any = None) -> Policy:
+        """The same for all."""
+        return _NO_TENSORS
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+_NO_TENSORS = Policy(ServedJournal(tensors=0.0, drop=("",)), None)  # nor the texts of its errors
+_UNKNOWN = _Withheld()
