@@ -25,6 +25,12 @@ RELEASE = "retinue_release"
 GATEWAYS = "retinue_gateways"
 GATEWAY_RESTARTS = "retinue_gateway_restarts_total"
 WORKER_RESTARTS = "retinue_worker_restarts_total"
+JOURNAL_RECORDS = "retinue_journal_records_total"
+JOURNAL_BYTES = "retinue_journal_bytes_total"
+JOURNAL_SAMPLED_OUT = "retinue_journal_sampled_out_total"
+UNJOURNALLED = "retinue_unjournalled_answers_total"
+JOURNAL_STOPPED = "retinue_journal_stopped"
+JOURNAL_LAG = "retinue_journal_lag_seconds"
 
 METRICS: Mapping[str, Metric] = {
     REQUESTS: Metric("counter", "Requests answered, by endpoint and HTTP status.", ("endpoint", "status")),
@@ -38,6 +44,12 @@ METRICS: Mapping[str, Metric] = {
     GATEWAYS: Metric("gauge", "Gateway processes that serve."),
     GATEWAY_RESTARTS: Metric("counter", "Gateway processes started in place of dead ones."),
     WORKER_RESTARTS: Metric("counter", "Worker processes started in place of dead ones."),
+    JOURNAL_RECORDS: Metric("counter", "Answered requests written to the journal."),
+    JOURNAL_BYTES: Metric("counter", "Bytes written to the journal."),
+    JOURNAL_SAMPLED_OUT: Metric("counter", "Journalled requests whose tensors were not kept: over budget or by wish."),
+    UNJOURNALLED: Metric("counter", "Answers that left without a record in the journal."),
+    JOURNAL_STOPPED: Metric("gauge", "Gateways that cannot write their journal, such as on a full disk."),
+    JOURNAL_LAG: Metric("gauge", "Seconds since the oldest segment that waits to be compacted was begun."),
 }
 
 BUCKETS: Sequence[float] = (
