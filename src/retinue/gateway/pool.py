@@ -121,7 +121,7 @@ class Pool:
     def status(self) -> list[dict[str, Any]]:
         """The worker processes: environment, pid, restarts."""
         return [
-            {"environment": short(name), "pid": worker.pid, "restarts": worker.restarts}
+            {"environment": short(name), **worker.status()}
             for name, worker in sorted(self._workers.items())
         ]
 
