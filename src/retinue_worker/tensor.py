@@ -22,15 +22,24 @@ class TensorError(ValueError):
 
 def encode(columns: dict[str, Any]) -> bytes:
     """The columns as bytes. Raises TensorError for a dtype or shape that cannot travel."""
-    parts = [_COUNT.pack(len(columns))]
+    return b"".join(pack(columns)[0])
+
+
+def pack(columns: dict[str, Any]) -> tuple[list[bytes | memoryview], int]:
+    """The columns as parts to be written one behind the other, and their bytes in all; numbers are not copied.
+
+    Raises TensorError for a dtype or shape that cannot travel.
+    """
+    parts: list[bytes | memoryview] = [_COUNT.pack(len(columns))]
+    size = _COUNT.size
     for name, array in columns.items():
         kind, payload = _payload(name, array)
         label = name.encode()
         width = array.shape[1] if array.ndim == 2 else 1
-        parts.append(_COLUMN.pack(len(label), kind.encode(), array.ndim, array.shape[0], width, len(payload)))
-        parts.append(label)
+        parts.append(_COLUMN.pack(len(label), kind.encode(), array.ndim, array.shape[0], width, len(payload)) + label)
         parts.append(payload)
-    return b"".join(parts)
+        size += _COLUMN.size + len(label) + len(payload)
+    return parts, size
 
 
 def decode(data: bytes | memoryview) -> dict[str, Any]:
@@ -62,7 +71,7 @@ def decode(data: bytes | memoryview) -> dict[str, Any]:
     return columns
 
 
-def _payload(name: str, array: Any) -> tuple[str, bytes]:
+def _payload(name: str, array: Any) -> tuple[str, bytes | memoryview]:
     if array.ndim not in (1, 2):
         raise TensorError(f"column {name!r} has {array.ndim} dimensions; 1 or 2 can travel")
     if array.dtype.kind in "OUT":
@@ -70,10 +79,23 @@ def _payload(name: str, array: Any) -> tuple[str, bytes]:
     code = _CODES.get(array.dtype.name)
     if code is None:
         raise TensorError(f"column {name!r} has dtype {array.dtype}; it cannot travel")
+    if array.size and array.flags.c_contiguous:
+        return code, memoryview(array).cast("B")
     return code, array.tobytes()
 
 
 def _text_payload(name: str, values: list[Any]) -> bytes:
+    """Lengths in bytes, -1 for missing, then the text."""
+    try:
+        text = "".join(values)
+    except TypeError:  # something is missing, or no text
+        return _text_with_gaps(name, values)
+    if text.isascii():
+        return struct.pack(f"<{len(values)}i", *map(len, values)) + text.encode()
+    return _text_with_gaps(name, values)
+
+
+def _text_with_gaps(name: str, values: list[Any]) -> bytes:
     lengths = []
     parts = []
     for value in values:
@@ -93,16 +115,20 @@ def _text(payload: memoryview, count: int) -> Any:
 
     if count * 4 > len(payload):
         raise TensorError("a text column is shorter than its lengths")
-    lengths = struct.unpack_from(f"<{count}i", payload, 0)
+    lengths = np.frombuffer(payload, dtype="<i4", count=count)
+    ends = np.maximum(lengths, 0).cumsum(dtype=np.int64)
+    total = int(ends[-1]) if count else 0
+    if count * 4 + total != len(payload):
+        raise TensorError("a text column's values do not fill it")
+    data = bytes(payload[count * 4 :])
     array = np.empty(count, dtype=object)
-    offset = count * 4
-    for index, length in enumerate(lengths):
-        if length < 0:
-            continue
-        if offset + length > len(payload):
-            raise TensorError("a text column is shorter than its values")
-        array[index] = bytes(payload[offset : offset + length]).decode("utf-8", "surrogatepass")
-        offset += length
-    if offset != len(payload):
-        raise TensorError("a text column is longer than its values")
+    stops = ends.tolist()
+    if data.isascii():  # then bytes are characters, and slices of one text are the values
+        text = data.decode("ascii")
+        array[:] = [text[start:stop] for start, stop in zip([0, *stops], stops)]  # noqa: B905  Python 3.9 has no strict
+    else:
+        decoded = [data[start:stop].decode("utf-8", "surrogatepass") for start, stop in zip([0, *stops], stops)]  # noqa: B905
+        array[:] = decoded
+    if count and int(lengths.min()) < 0:
+        array[lengths < 0] = None
     return array
