@@ -33,7 +33,7 @@ class Arena:
 
     def take(self, size: int) -> int | None:
         """Where a span of `size` bytes begins; None when there is no room for it at present, or ever."""
-        size = -(-size // _ALIGN) * _ALIGN
+        size = -(-max(size, 1) // _ALIGN) * _ALIGN
         if size > self._largest:
             return None
         start = self._place(size)
