@@ -1,8 +1,10 @@
-"""The release file: one release compiled for serving, in one immutable, checked, memory-mapped file.
+"""The release file: one release compiled for serving, in one immutable, checked file that is read in place.
 
     "RETREL" | format u16 | SHA-256 of the rest (32 bytes) | length of index u64 | index JSON | records
 
-The index maps each model to (offset, length) of its JSON record, which is parsed when first asked for. A folder
+The index maps each model to (offset, length) of its JSON record, which is read and parsed when asked for: a gateway
+pays memory for names, not for records. Reading by position, not by mapping: a mapped file that somebody cuts short
+kills the process that reads it, and its pages count as the process's memory. A folder
 holds `<number>.release` files and `current`, one line with the number and the digest of the file it points at.
 """
 
@@ -11,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import re
 import stat
 import struct
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +30,7 @@ from retinue.core.state import ReleaseImage, ServedCache, ServedEndpoint, Served
 _HEAD = struct.Struct("<6sH32sQ")
 _MAGIC = b"RETREL"
 FORMAT = 2
+_CHUNK = 1024**2
 
 
 class Pointer(NamedTuple):
@@ -56,6 +59,7 @@ def write_release(folder: Path, image: ReleaseImage) -> Path:
             "stage": image.stage,
             "number": image.number,
             "models": index,
+            "pinned": [name for name in sorted(image.models) if image.models[name].pinned],
             "endpoints": {name: asdict(endpoint) for name, endpoint in image.endpoints.items()},
         }
     )
@@ -109,30 +113,33 @@ def is_whole(folder: Path, number: int) -> bool:
 
 
 class ReleaseFile:
-    """An opened release file; the whole file is verified once, records are parsed when asked for.
+    """An opened release file; the whole file is verified once, records are read and parsed when asked for.
 
     Raises CorruptArtifactError for a file that is missing, cut, damaged or of another format.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._map = _open(path)
+        self._descriptor = _open(path)
         try:
             head = self._verify()
             self.portfolio: str = head["portfolio"]
             self.stage: str = head["stage"]
             self.number: int = head["number"]
+            self.pinned: tuple[str, ...] = tuple(head["pinned"])
             self._index: dict[str, tuple[int, int]] = head["models"]
             self.endpoints: dict[str, ServedEndpoint] = {
                 name: _endpoint(body) for name, body in head["endpoints"].items()
             }
         except (KeyError, TypeError, ValueError) as error:
-            self._map.close()
+            self.close()
             raise _unsound(path, f"its index does not parse: {error}") from error
+        except OSError as error:
+            self.close()
+            raise _unreadable(path, error) from error
         except CorruptArtifactError:
-            self._map.close()
+            self.close()
             raise
-        self._models: dict[str, ServedModel] = {}
 
     def __enter__(self) -> ReleaseFile:
         return self
@@ -141,8 +148,10 @@ class ReleaseFile:
         self.close()
 
     def close(self) -> None:
-        """Unmap the file; models that were parsed stay usable."""
-        self._map.close()
+        """Close the file; models that were parsed stay usable."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -152,51 +161,67 @@ class ReleaseFile:
     def __contains__(self, name: object) -> bool:
         return name in self._index
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
     def model(self, name: str) -> ServedModel | None:
-        """That model, or None."""
-        found = self._models.get(name)
-        if found is None and name in self._index:
-            offset, length = self._index[name]
-            start = self._records + offset
-            found = self._models[name] = _model(json.loads(self._map[start : start + length]))
-        return found
+        """That model, or None; parsed anew at each call. Raises CorruptArtifactError when the record is gone."""
+        if name not in self._index:
+            return None
+        offset, length = self._index[name]
+        try:
+            return _model(json.loads(os.pread(self._descriptor, length, self._records + offset)))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _unsound(self.path, f"the record of {name!r} cannot be read: {error}") from error
+
+    def artifacts(self) -> set[str]:
+        """The digests of all artifacts it names."""
+        return {served.artifact for name in self._index if (served := self.model(name)) is not None}
 
     def _verify(self) -> dict[str, Any]:
-        if len(self._map) < _HEAD.size:
-            raise _unsound(self.path, "it is cut off")
-        magic, version, digest, length = _HEAD.unpack_from(self._map, 0)
+        start = os.pread(self._descriptor, _HEAD.size, 0)
+        if len(start) < _HEAD.size:
+            raise _unsound(self.path, "it is cut off" if start else "it is empty")
+        magic, version, digest, length = _HEAD.unpack(start)
         if magic != _MAGIC:
             raise _unsound(self.path, "it is no release file")
         if version != FORMAT:
             raise CorruptArtifactError(
                 f"release file of format {version}; this Retinue reads {FORMAT}", where=str(self.path), hint=_REWRITE
             )
-        body = memoryview(self._map)[_HEAD.size - 8 :]
-        try:
-            actual = hashlib.sha256(body).digest()
-        finally:
-            body.release()
-        if actual != digest:
+        actual, position = hashlib.sha256(), _HEAD.size - 8
+        while chunk := os.pread(self._descriptor, _CHUNK, position):
+            actual.update(chunk)
+            position += len(chunk)
+        if actual.digest() != digest:
             raise _unsound(self.path, "its bytes have another digest")
         self.digest: str = digest.hex()
         self._records = _HEAD.size + length
-        head: dict[str, Any] = json.loads(self._map[_HEAD.size : self._records])
+        head: dict[str, Any] = json.loads(os.pread(self._descriptor, length, _HEAD.size))
         return head
 
 
 _REWRITE = "Run `retinue apply` (or `retinue rollback`): it writes the release file anew."
 
 
-def _open(path: Path) -> mmap.mmap:
+def _open(path: Path) -> int:
     try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would never answer
     except FileNotFoundError as error:
         raise _unsound(path, "it is gone") from error
-    except ValueError as error:  # mmap refuses an empty file
-        raise _unsound(path, "it is empty") from error
     except OSError as error:
-        raise StateUnavailableError(f"cannot read the release file: {error}", where=str(path)) from error
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _unsound(path, "it is no file")
+    return descriptor
+
+
+def _unreadable(path: Path, error: OSError) -> StateUnavailableError:
+    return StateUnavailableError(f"cannot read the release file: {error}", where=str(path))
 
 
 def _unsound(path: Path, why: str) -> CorruptArtifactError:
