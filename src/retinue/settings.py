@@ -2,8 +2,11 @@
 
 [state]   directory = ".retinue"   database = "sqlite:///…"   artifacts = "file:///…"
 [serve]   host = "127.0.0.1"  port = 8080  admin_port = 8081  gateways = 1
+          anonymous = false  tls_certificate = "tls.crt"  tls_key = "tls.key"
 [build]   workers = 2
 [journal] enabled = true  budget = 4194304  rotate_seconds = 300.0  retain_days = 30  …
+[log]     level = "warning"  file = "serve.log"  slow = 0.5
+[telemetry] endpoint = "http://localhost:4318"  sample = 0.01
 """
 
 from __future__ import annotations
@@ -34,6 +37,9 @@ class Settings:
     max_rows: int = 100_000  # of one request: they share the loop with all other requests of their gateway
     max_queue: int = 4096  # requests that may wait in one gateway
     request_timeout: float = 30.0
+    anonymous: bool = False  # requests without a key are served even where clients are registered
+    tls_certificate: str = ""  # PEM file of the certificate and its chain; empty: plain HTTP
+    tls_key: str = ""  # PEM file of its private key
     build_workers: int = 0  # 0: one per core
     journal_enabled: bool = True
     journal_directory: str = ""  # within the state folder unless absolute; empty: `journal`
@@ -43,6 +49,11 @@ class Settings:
     journal_retain_days: int = 30  # 0: for ever
     journal_retain_bytes: int = 10 * 1024**3  # of one stage; 0: without bound
     journal_fsync: bool = False  # before answers leave: survives a loss of power, costs a disk's latency
+    log_level: str = "warning"  # debug, info, warning or error
+    log_file: str = ""  # empty: standard error
+    log_slow: float = 0.0  # seconds from which a request is logged as slow; 0: never
+    telemetry_endpoint: str = ""  # base URL of an OTLP/HTTP collector; empty: OTEL_EXPORTER_OTLP_ENDPOINT, else off
+    telemetry_sample: float = 0.01  # share of requests traced when the caller does not say
 
     @property
     def environments(self) -> Path:
@@ -97,6 +108,9 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
         "max_rows": int,
         "max_queue": int,
         "request_timeout": float,
+        "anonymous": bool,
+        "tls_certificate": str,
+        "tls_key": str,
     },
     "build": {"workers": int},
     "journal": {
@@ -109,29 +123,56 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
         "retain_bytes": int,
         "fsync": bool,
     },
+    "log": {"level": str, "file": str, "slow": float},
+    "telemetry": {"endpoint": str, "sample": float},
 }
 
 
 def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
     """Settings for the portfolio in folder `root`. Raises PortfolioError for unknown keys or wrong types."""
     environ = os.environ if environ is None else environ
-    values: dict[str, Any] = {}
     file = root / "retinue.toml"
-    if file.exists():
-        try:
-            document = tomllib.loads(file.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise PortfolioError(f"not valid TOML: {error}", where=Location(str(file))) from error
-        for section, body in document.items():
-            if section not in _KEYS or not isinstance(body, dict):
-                raise PortfolioError(
-                    f"unknown section [{section}]",
-                    where=Location(str(file)),
-                    hint=f"Sections are: {', '.join(_KEYS)}.",
-                )
-            for key, value in body.items():
-                _check(section, key, value, file)
-                values[_name(section, key)] = value
+    values = {**_of_file(file), **_of_environment(environ)}
+    directory = (root / values.pop("directory", ".retinue")).resolve()
+    for name in ("tls_certificate", "tls_key", "log_file"):
+        if values.get(name):
+            values[name] = str((root / values[name]).resolve())
+    _check_range(values, file)
+    base = Settings(
+        directory=directory,
+        database=values.pop("database", f"sqlite:///{directory / 'state.db'}"),
+        artifacts=values.pop("artifacts", f"file://{directory / 'artifacts'}"),
+    )
+    return replace(base, **values)
+
+
+def _name(section: str, key: str) -> str:
+    return f"{section}_{key}" if section in ("build", "journal", "log", "telemetry") else key
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise PortfolioError(f"not valid TOML: {error}", where=Location(str(file))) from error
+    values: dict[str, Any] = {}
+    for section, body in document.items():
+        if section not in _KEYS or not isinstance(body, dict):
+            raise PortfolioError(
+                f"unknown section [{section}]",
+                where=Location(str(file)),
+                hint=f"Sections are: {', '.join(_KEYS)}.",
+            )
+        for key, value in body.items():
+            _check(section, key, value, file)
+            values[_name(section, key)] = value
+    return values
+
+
+def _of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for section, keys in _KEYS.items():
         for key, kind in keys.items():
             variable = f"RETINUE_{_name(section, key).upper()}"
@@ -143,17 +184,29 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
                         f"{variable}={environ[variable]!r} is not a {kind.__name__}",
                         hint="Correct or unset the variable.",
                     ) from error
-    directory = (root / values.pop("directory", ".retinue")).resolve()
-    base = Settings(
-        directory=directory,
-        database=values.pop("database", f"sqlite:///{directory / 'state.db'}"),
-        artifacts=values.pop("artifacts", f"file://{directory / 'artifacts'}"),
-    )
-    return replace(base, **values)
+    return values
 
 
-def _name(section: str, key: str) -> str:
-    return f"{section}_{key}" if section in ("build", "journal") else key
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def _check_range(values: Mapping[str, Any], file: Path) -> None:
+    """Raise PortfolioError for values that no gateway could use."""
+    level, sample = values.get("log_level", "warning"), values.get("telemetry_sample", 0.0)
+    if level not in LEVELS:
+        raise PortfolioError(
+            f"level in [log] is {level!r}", where=Location(str(file)), hint=f"Levels are: {', '.join(LEVELS)}."
+        )
+    if not 0 <= sample <= 1:
+        raise PortfolioError(
+            f"sample in [telemetry] is {sample}", where=Location(str(file)), hint="It is a share: 0 to 1."
+        )
+    if bool(values.get("tls_certificate")) != bool(values.get("tls_key")):
+        raise PortfolioError(
+            "[serve] has only one of tls_certificate and tls_key",
+            where=Location(str(file)),
+            hint="Name both PEM files, or neither for plain HTTP.",
+        )
 
 
 def _parsed(text: str, kind: type) -> Any:

@@ -277,6 +277,7 @@ def _server(server: Mapping[str, Json] | None, status: Status) -> list[str]:
         lines.append(f"  DANGER: it refused release {body['refused']['release']}: {body['refused']['why']}")
     lines += [f"  not available: {model}: {why}" for model, why in list(body.get("unavailable", {}).items())[:5]]
     gateways = body.get("gateways", [])
+    lines += [f"  DANGER: {text}" for text in sorted({text for g in gateways for text in g.get("trouble", ())})]
     requests = sum(g["requests"] for g in gateways)
     errors = sum(g["errors"] for g in gateways)
     lines.append(f"  {count(len(gateways), 'gateway')}, {requests:,} requests, {errors:,} errors")

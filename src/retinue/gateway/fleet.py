@@ -28,6 +28,7 @@ class GatewayProcess:
         self.serving = False
         self.meter: Snapshot = {}
         self.workers: list[dict[str, Any]] = []
+        self.trouble: list[str] = []  # what a person should look at although requests are answered
         self.answered = 0  # the last poll it answered
         self.prepared: dict[int, dict[str, Any]] = {}  # what it said of each generation
         self.asked: set[int] = set()
@@ -132,6 +133,7 @@ class Fleet:
         if message["op"] == "stats":
             gateway.meter = message["meter"]
             gateway.workers = message["workers"]
+            gateway.trouble = message["trouble"]
             gateway.answered = message["seq"]
             self._reported.set()
             return

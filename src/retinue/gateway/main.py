@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from retinue.core.errors import RetinueError
+from retinue.gateway.access import Access
 from retinue.gateway.control import Lines, Word
 from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.doors import Doors
 from retinue.gateway.http import HttpServer, Limits
+from retinue.gateway.logs import log_of
 from retinue.gateway.meter import Meter
 from retinue.gateway.pool import Pool
 from retinue.gateway.release import PinnedRelease, prepare
+from retinue.gateway.tls import HANDSHAKE, certificate_of
 from retinue.settings import Settings
 from retinue.store.artifacts import FsspecArtifacts
 from retinue.store.releasefile import ReleaseFile
@@ -36,6 +39,9 @@ class Gateway:
         self._word = word
         self._loop = asyncio.get_running_loop()
         self._releases: dict[int, PinnedRelease] = {}  # by generation
+        self._log = log_of(settings, "gateway")
+        self._access = Access(self._log.say, anonymous=settings.anonymous)
+        self._certificate = certificate_of(settings, self._log.say)
         self._meter = Meter()
         self._pool = Pool(
             FsspecArtifacts(settings.artifacts, settings.cache / "artifacts"), settings, self._meter.batch
@@ -65,6 +71,9 @@ class Gateway:
 
     def _clock(self) -> None:
         self._plane.expire()
+        self._access.tick()
+        if self._certificate is not None:
+            self._certificate.tick()
         self._loop.call_later(0.25, self._clock)
 
     def _hear(self, message: dict[str, Any]) -> None:
@@ -95,6 +104,7 @@ class Gateway:
         async with self._preparing:
             try:
                 with ReleaseFile(path) as file:
+                    self._access.watch(self._settings.releases(file.portfolio, file.stage))
                     release = await prepare(file, self._pool)
                 self._releases[generation] = release
                 said |= {"number": release.number, "digest": release.digest, "failed": release.failed}
@@ -108,7 +118,13 @@ class Gateway:
     async def _serve(self) -> None:
         if self._server is None and not self._stopping:
             backlog = 1024  # the listener's own: without it the loop would set a shorter one
-            self._server = await self._loop.create_server(self._http.connection, sock=self._listener, backlog=backlog)
+            self._server = await self._loop.create_server(
+                self._http.connection,
+                sock=self._listener,
+                backlog=backlog,
+                ssl=self._certificate.context if self._certificate is not None else None,
+                ssl_handshake_timeout=HANDSHAKE if self._certificate is not None else None,
+            )
             gc.freeze()  # what a gateway is made of need not be looked at by every collection
         self._lines.say({"op": "serving"})
 
@@ -125,6 +141,9 @@ class Gateway:
             "seq": sequence,
             "meter": self._meter.snapshot(sum(worker["restarts"] for worker in workers)),
             "workers": workers,
+            "trouble": [
+                text for text in (self._access.trouble, self._certificate and self._certificate.trouble) if text
+            ],
         }
 
     def _stop(self) -> None:

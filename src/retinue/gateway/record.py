@@ -23,11 +23,13 @@ class ServeRecord:
     port: int
     admin_port: int
     gateways: tuple[int, ...]
+    tls: bool = False
 
     @property
     def url(self) -> str:
         """Where clients ask."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     @property
     def admin_url(self) -> str:

@@ -15,6 +15,7 @@ from retinue.core.errors import UnavailableError
 from retinue.gateway.admin import Admin
 from retinue.gateway.http import HttpServer, Limits
 from retinue.gateway.record import RecordKeeper, ServeRecord
+from retinue.gateway.tls import certificate_of
 from retinue.processes.supervisor import Supervisor
 from retinue.settings import Settings
 
@@ -31,7 +32,8 @@ def serve(
     """Serve a stage until SIGTERM or SIGINT; returns the exit code, 0 after a graceful end.
 
     `announce` gets one line when all gateways answer (default: standard output). Port 0 lets the system choose.
-    Raises UnavailableError when the port is taken or the stage is served already.
+    Raises UnavailableError when the port is taken or the stage is served already, UsageError for a certificate
+    that cannot be used.
     """
     settings = replace(
         settings,
@@ -43,6 +45,7 @@ def serve(
 
 async def run_supervisor(settings: Settings, portfolio: str, stage: str, announce: Callable[[str], None]) -> int:
     """Own the sockets, run the gateways, follow the release pointer; returns the exit code."""
+    certificate_of(settings)  # refuses what no gateway could start with
     keeper = RecordKeeper(settings.releases(portfolio, stage))
     with contextlib.ExitStack() as owned:
         owned.callback(keeper.close)
@@ -83,11 +86,12 @@ async def _attend(
         told: ServeRecord | None = None
         while not supervisor.stopping.is_set():
             pids = tuple(gateway.process.pid for gateway in supervisor.fleet.members)
-            record = ServeRecord(os.getpid(), settings.host, *ports, pids)
+            record = ServeRecord(os.getpid(), settings.host, *ports, pids, bool(settings.tls_certificate))
             if record != told:
                 keeper.write(record)
                 if told is None:
                     announce(_ready(supervisor, record))
+                    supervisor.log.say("server.started", f"serving at {record.url}", gateways=len(pids))
                 told = record
             for task in (watching, polling):
                 if task.done():
@@ -97,6 +101,7 @@ async def _attend(
                     await supervisor.stopping.wait()
     finally:
         supervisor.stopping.set()
+        supervisor.log.say("server.stopping", "no new connections; what is in flight is answered")
         await asyncio.gather(watching, polling, return_exceptions=True)
 
 

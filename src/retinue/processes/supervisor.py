@@ -19,6 +19,7 @@ from typing import Any
 from retinue.core.errors import CorruptArtifactError, RetinueError, UnavailableError
 from retinue.gateway.control import WORD_SIZE, Word
 from retinue.gateway.fleet import Fleet, GatewayProcess
+from retinue.gateway.logs import log_of
 from retinue.gateway.meter import requests_and_errors
 from retinue.settings import Settings
 from retinue.store.releasefile import Pointer, ReleaseFile, pointer
@@ -51,9 +52,8 @@ class Supervisor:
         self._shared = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the supervisor
         self._shared.truncate(WORD_SIZE)
         self._word = Word(self._shared.fileno(), writable=True)
-        self.fleet = Fleet(
-            settings, listener, self._shared.fileno(), self._joined, self._heard, lambda gateway: self._wake.set()
-        )
+        self.log = log_of(settings, "supervisor")
+        self.fleet = Fleet(settings, listener, self._shared.fileno(), self._joined, self._heard, self._died)
         self.served: Served | None = None
         self._generation = 0  # the last one that was given out
         self._wanted: Pointer | None = None
@@ -84,6 +84,7 @@ class Supervisor:
             self._refused = None
         except RetinueError as error:
             self._refused = (wanted, str(error), self._loop.time() + RETRY)
+            self.log.say("release.refused", str(error), release=wanted.number)
             self._admit_all()
 
     def read_pointer(self) -> None:
@@ -102,6 +103,7 @@ class Supervisor:
         except (OSError, CorruptArtifactError) as error:
             self._seen = None
             self._refused = (self._wanted, str(error), self._loop.time() + RETRY)
+            self.log.rarely("release.refused", str(error))
 
     async def _change(self, wanted: Pointer) -> None:
         """Prepare everywhere, then flip. Raises RetinueError when the release is refused."""
@@ -120,6 +122,9 @@ class Supervisor:
             raise
         self.served = Served(generation, wanted, path, models, failed)
         self._word.set(generation)
+        self.log.say("release.changed", f"release {wanted.number} is served", release=wanted.number)
+        for model, why in failed.items():
+            self.log.say("model.load_failed", f"{model}: {why}", model=model, release=wanted.number)
         for gateway in self.fleet.members:
             gateway.retire(generation)
         self._admit_all()
@@ -204,6 +209,11 @@ class Supervisor:
             self._admit(gateway)
         self._wake.set()
 
+    def _died(self, gateway: GatewayProcess) -> None:
+        status = gateway.process.returncode
+        self.log.say("gateway.died", f"gateway {gateway.process.pid} ended with {status}", gateway=gateway.process.pid)
+        self._wake.set()
+
     def _admit_all(self) -> None:
         for gateway in self.fleet.members:
             self._admit(gateway)
@@ -239,6 +249,7 @@ class Supervisor:
         """Give back the shared word and the supervisor's names of files."""
         if self.served is not None:
             self.served.path.unlink(missing_ok=True)
+        self.log.close()
         self._word.close()
         self._shared.close()
 
@@ -254,6 +265,7 @@ class Supervisor:
                     "requests": requests,
                     "errors": errors,
                     "workers": gateway.workers,
+                    "trouble": gateway.trouble,
                 }
             )
         refused = self._refused and {"release": self._refused[0] and self._refused[0].number, "why": self._refused[1]}

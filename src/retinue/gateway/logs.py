@@ -1,0 +1,119 @@
+"""Structured logs: one JSON object a line, to standard error or a file. Events, never payloads or keys.
+
+{"time": "…Z", "level": "warning", "event": "access.damaged", "text": "…", "process": "gateway", "pid": 7, …}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from retinue.settings import LEVELS, Settings
+
+EVERY = 10.0  # seconds between two lines of one kind that clients can cause
+REOPEN = 1.0  # seconds between two looks whether the file was moved away by a rotation
+_LEVEL_OF = {
+    "access.damaged": "error",
+    "tls.damaged": "error",
+    "release.refused": "error",
+    "journal.stopped": "error",
+    "gateway.died": "error",
+    "worker.died": "warning",
+    "model.quarantined": "error",
+    "model.load_failed": "warning",
+    "request.rejected": "warning",
+    "request.slow": "warning",
+    "request.bug": "error",
+}
+"""What is said at another level than info."""
+
+
+class Log:
+    """Where one process says what happens. Never raises and never blocks on more than one write."""
+
+    def __init__(
+        self,
+        process: str,
+        *,
+        level: str = "warning",
+        file: str = "",
+        slow: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.slow_after = slow if slow > 0 else float("inf")  # seconds; the door compares before it calls
+        self._process, self._file, self._clock = process, file, clock
+        self._least = LEVELS.index(level)
+        self._pid = os.getpid()
+        self._descriptor = -1
+        self._looked = 0.0
+        self._said: dict[str, tuple[float, int]] = {}  # kind → (when last said, left out since)
+
+    def say(self, event: str, text: str, **facts: Any) -> None:
+        """One line. `facts` are plain values; an event's level is in the table above, else info."""
+        level = _LEVEL_OF.get(event, "info")
+        if LEVELS.index(level) < self._least:
+            return
+        now = self._clock()
+        line = {
+            "time": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "level": level,
+            "event": event,
+            "text": text,
+            "process": self._process,
+            "pid": self._pid,
+            **facts,
+        }
+        with contextlib.suppress(OSError, TypeError, ValueError):  # a full disk is no reason to stop serving
+            os.write(self._sink(now), orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+
+    def rarely(self, event: str, text: str, **facts: Any) -> None:
+        """The same at most every ten seconds per event: clients cause these. `left_out` counts what was not said."""
+        now = self._clock()
+        last, left = self._said.get(event, (float("-inf"), 0))
+        if now - last < EVERY:
+            self._said[event] = (last, left + 1)
+            return
+        self._said[event] = (now, 0)
+        self.say(event, text, **facts, **({"left_out": left} if left else {}))
+
+    def slow(self, endpoint: str, seconds: float, status: int, **facts: Any) -> None:
+        """A request that took longer than the threshold."""
+        text = f"{endpoint} took {seconds:.3f} s"
+        self.rarely("request.slow", text, endpoint=endpoint, seconds=round(seconds, 6), status=status, **facts)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor > 2:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _sink(self, now: float) -> int:
+        """The descriptor to write to; a file that was moved away is made anew."""
+        if not self._file:
+            return sys.stderr.fileno()
+        if self._descriptor >= 0 and abs(now - self._looked) >= REOPEN:
+            self._looked = now
+            try:
+                ours, there = os.fstat(self._descriptor), os.stat(self._file)
+                moved = (ours.st_ino, ours.st_dev) != (there.st_ino, there.st_dev)
+            except FileNotFoundError:
+                moved = True
+            if moved:
+                self.close()
+        if self._descriptor < 0:
+            self._looked = now
+            # Appending in one write keeps the lines of several processes whole.
+            self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        return self._descriptor
+
+
+def log_of(settings: Settings, process: str) -> Log:
+    """The log that settings ask for."""
+    return Log(process, level=settings.log_level, file=settings.log_file, slow=settings.log_slow)
