@@ -37,6 +37,7 @@ class Settings:
     max_rows: int = 100_000  # of one request: they share the loop with all other requests of their gateway
     max_queue: int = 4096  # requests that may wait in one gateway
     request_timeout: float = 30.0
+    memory: str = ""  # of one host, for loaded models, like "1GiB" or "40%"; empty: half of what is available
     anonymous: bool = False  # requests without a key are served even where clients are registered
     tls_certificate: str = ""  # PEM file of the certificate and its chain; empty: plain HTTP
     tls_key: str = ""  # PEM file of its private key
@@ -108,6 +109,7 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
         "max_rows": int,
         "max_queue": int,
         "request_timeout": float,
+        "memory": str,
         "anonymous": bool,
         "tls_certificate": str,
         "tls_key": str,
@@ -197,9 +199,21 @@ def _check_range(values: Mapping[str, Any], file: Path) -> None:
         raise PortfolioError(
             f"level in [log] is {level!r}", where=Location(str(file)), hint=f"Levels are: {', '.join(LEVELS)}."
         )
+    try:
+        parse_memory(values.get("memory", ""), 0)
+    except ValueError as error:
+        raise PortfolioError(
+            f"memory in [serve] is {values['memory']!r}",
+            where=Location(str(file)),
+            hint='Write a size like "1GiB" or "500MB", or a share of what is available like "40%".',
+        ) from error
     if not 0 <= sample <= 1:
         raise PortfolioError(
             f"sample in [telemetry] is {sample}", where=Location(str(file)), hint="It is a share: 0 to 1."
+        )
+    if values.get("log_slow", 0.0) < 0:
+        raise PortfolioError(
+            f"slow in [log] is {values['log_slow']}", where=Location(str(file)), hint="It is seconds; 0 for never."
         )
     if bool(values.get("tls_certificate")) != bool(values.get("tls_key")):
         raise PortfolioError(
@@ -207,6 +221,25 @@ def _check_range(values: Mapping[str, Any], file: Path) -> None:
             where=Location(str(file)),
             hint="Name both PEM files, or neither for plain HTTP.",
         )
+
+
+_UNITS = {"": 1, "B": 1, **{f"{letter}{tail}": base**power for tail, base in (("B", 1000), ("iB", 1024))
+                            for power, letter in enumerate("KMGT", 1)}}  # fmt: skip
+
+
+def parse_memory(text: str, available: int) -> int:
+    """The bytes that a `memory` setting means where `available` bytes are there. Raises ValueError.
+
+    >>> parse_memory("1GiB", 0), parse_memory("", 1000), parse_memory("40%", 1000)
+    (1073741824, 500, 400)
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%|[KMGT]?i?B|)", text.strip() or "50%")
+    if found is None or (found[2] != "%" and found[2] not in _UNITS):
+        raise ValueError(text)
+    size = float(found[1]) * (available / 100 if found[2] == "%" else _UNITS[found[2]])
+    if found[2] == "%" and not 0 < float(found[1]) <= 100:
+        raise ValueError(text)
+    return int(size)
 
 
 def _parsed(text: str, kind: type) -> Any:

@@ -1,0 +1,104 @@
+"""What processes take, as the kernel counts it; what the machine has; giving freed memory back."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_GROUPS = Path("/sys/fs/cgroup")
+_FALLBACK = 2 * 1024**3  # bytes, on a system that does not say what it has
+
+
+def taken(pid: int | None = None) -> int:
+    """Bytes of memory that are a process's own (not of files it maps), of this one if none is named; 0 if unknown."""
+    try:
+        text = Path(f"/proc/{pid or 'self'}/statm").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    resident, shared = text.split()[1:3]
+    return (int(resident) - int(shared)) * _PAGE
+
+
+def machine() -> int:
+    """Bytes this process may hope for: what the machine has available, or its control group allows if that is less."""
+    found = [_available()]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int((_GROUPS / name).read_text(encoding="ascii")))
+    return min(found)
+
+
+def _available() -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return _FALLBACK
+
+
+class Reaper:
+    """A thread that lets go of models and gives their memory back: both take too long for the event loop.
+
+    After models went, the allocator is asked to return what is free, in batches: at most so often that the asking
+    takes two percent of the time.
+    """
+
+    _SHARE = 50  # a trim may begin after so many times the last one's length
+
+    def __init__(self) -> None:
+        self._boxes: deque[list[object]] = deque()
+        self._wake = threading.Event()
+        self._dirty = False
+        self._stopping = False
+        self.trims = 0
+        self._thread = threading.Thread(target=self._work, name="reaper", daemon=True)
+        self._thread.start()
+
+    def drop(self, *things: object) -> None:
+        """Let go of these; the caller must keep no other reference."""
+        self._boxes.append(list(things))
+        self._wake.set()
+
+    def trim(self) -> None:
+        """Give free memory back soon."""
+        self._dirty = True
+        self._wake.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be let go, or to be given back."""
+        return bool(self._boxes) or self._dirty
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(5.0)
+
+    def _work(self) -> None:
+        library = ctypes.CDLL(None) if sys.platform == "linux" else None
+        rest = 0.05
+        while not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
+            while self._boxes and not self._stopping:
+                box = self._boxes.popleft()
+                while box:
+                    box.pop()
+                    time.sleep(0.0002)  # destructors hold the interpreter's lock: let the loop have its turn
+                self._dirty = True
+            if self._dirty and not self._stopping:
+                time.sleep(rest)
+                self._dirty = False
+                if library is not None and hasattr(library, "malloc_trim"):
+                    began = time.monotonic()
+                    library.malloc_trim(0)
+                    rest = min(max(0.05, self._SHARE * (time.monotonic() - began)), 5.0)
+                self.trims += 1
