@@ -33,6 +33,7 @@ class Settings:
     port: int = 8080
     admin_port: int = 8081
     gateways: int = 1
+    workers_per_environment: int = 1  # of one gateway: processes that each host all of an environment's models
     max_body: int = 16 * 1024**2
     max_rows: int = 100_000  # of one request: they share the loop with all other requests of their gateway
     max_queue: int = 4096  # requests that may wait in one gateway
@@ -105,6 +106,7 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
         "port": int,
         "admin_port": int,
         "gateways": int,
+        "workers_per_environment": int,
         "max_body": int,
         "max_rows": int,
         "max_queue": int,

@@ -4,10 +4,11 @@
                            serve                         begin to accept connections
                            retire {generation}           releases before it are no longer needed
                            forget {generation}           it was refused
+                           demote {versions}             these run in a process of their own from now on
                            stats {seq}                   report
                            stop                          finish what is in flight, then end
-    gateway → supervisor   prepared {generation, digest, number, models, failed, error}
-                           serving · stats {seq, meter, workers, in_flight}
+    gateway → supervisor   prepared {generation, digest, number, models, failed, error}   how many; which failed
+                           serving · stats {seq, meter, workers, cache}
 
 Which release a request is admitted under is said by none of these: all gateways read one shared generation word.
 """

@@ -43,6 +43,7 @@ class WorkerProcess:
         self._failures = 0  # deaths since the last run that was answered: the back-off grows with them
         self._sequence = 0
         self._hung = False
+        self._recycling = False
         self._closed = False
         self.restarts = 0
 
@@ -78,6 +79,12 @@ class WorkerProcess:
         if model in self._loaded and self._transport is not None:
             self._loaded.discard(model)
             self._write(Job({"op": "unload", "model": model}, None, _ignore, LOAD_TIMEOUT))
+
+    def recycle(self) -> None:
+        """Replace the process by a fresh one, unless it is at something."""
+        if self._transport is not None and not self._jobs:
+            self._recycling = True
+            self._transport.abort()
 
     def close(self) -> None:
         """End the process; what is in flight fails."""
@@ -221,8 +228,9 @@ class WorkerProcess:
         if self._closed:
             return
         self._loaded.clear()
-        self.restarts += 1
-        self._failures += 1
+        self._failures += 0 if self._recycling else 1
+        self.restarts += 0 if self._recycling else 1
+        self._recycling = False
         jobs, self._jobs = self._jobs, deque()
         self._forget_spans(jobs)
         if jobs and not self._spare(jobs[0], code):

@@ -135,6 +135,11 @@ class Worker:
             for process in self._processes:
                 process.forget(model)
 
+    def recycle(self) -> None:
+        """Restart the processes to get their memory back; what waits is sent to the new ones."""
+        for process in self._processes:
+            process.recycle()
+
     def close(self) -> None:
         """End the processes; what is in flight fails."""
         for process in self._processes:
