@@ -176,19 +176,6 @@ def decode(kind: int, payload: bytes | memoryview) -> Record | None:
     return record
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """A segment as far as it is whole. `left` bytes behind it are torn or damaged."""
-
-    header: Header
-    nodes: dict[int, Node]
-    requests: list[Request]
-    gaps: list[Gap]
-    end: int
-    left: int
-    torn: bool  # what is left is the beginning of one frame: its writer was killed; else it is damage
-
-
 def read_header(data: bytes | memoryview, where: str) -> tuple[Header, int]:
     """The header and the offset of the first record. Raises CorruptArtifactError."""
     if bytes(data[: len(MAGIC)]) == MAGIC:
@@ -206,6 +193,45 @@ def read_header(data: bytes | memoryview, where: str) -> tuple[Header, int]:
     raise CorruptArtifactError("not a journal segment", hint="Move the file out of the journal.", where=where)
 
 
+class Stream:
+    """The records of a segment, in order, as far as it is whole. Raises CorruptArtifactError for bytes that are none.
+
+    After iterating, `end` is where the whole part ends, `left` the bytes behind it; `torn` says that they are the
+    beginning of one record, whose writer was killed; otherwise they are damage.
+    """
+
+    def __init__(self, data: bytes | memoryview, where: str = "") -> None:
+        self._data = data
+        self.header, self.end = read_header(data, where)
+        self.left = len(data) - self.end
+        self.torn = False
+
+    def __iter__(self) -> Iterator[Record]:
+        for kind, payload, after in frames(self._data, self.end):
+            try:
+                record = decode(kind, payload)
+            except CorruptArtifactError:
+                break  # from here on nothing is trusted
+            if record is not None:
+                yield record
+            self.end = after
+        self.left = len(self._data) - self.end
+        self.torn = self.left < FRAME.size or FRAME.unpack_from(self._data, self.end)[0] + FRAME.size > self.left
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A whole segment in memory; see `Stream` for `end`, `left` and `torn`."""
+
+    header: Header
+    nodes: dict[int, Node]
+    requests: list[Request]
+    gaps: list[Gap]
+    end: int
+    left: int
+    torn: bool
+
+
 def read_segment(path: Path) -> Content:
     """Everything whole in a segment, open or closed. Raises CorruptArtifactError for a file that is none."""
     return parse(path.read_bytes(), str(path))
@@ -213,15 +239,11 @@ def read_segment(path: Path) -> Content:
 
 def parse(data: bytes, where: str = "") -> Content:
     """What `read_segment` reads, of bytes."""
-    header, end = read_header(data, where)
+    stream = Stream(data, where)
     nodes: dict[int, Node] = {}
     requests: list[Request] = []
     gaps: list[Gap] = []
-    for kind, payload, after in frames(data, end):
-        try:
-            record = decode(kind, payload)
-        except CorruptArtifactError:
-            break  # from here on nothing is trusted
+    for record in stream:
         match record:
             case Request():
                 requests.append(record)
@@ -229,10 +251,7 @@ def parse(data: bytes, where: str = "") -> Content:
                 nodes[record.number] = record
             case Gap():
                 gaps.append(record)
-        end = after
-    left = len(data) - end
-    torn = left < FRAME.size or FRAME.unpack_from(data, end)[0] + FRAME.size > left
-    return Content(header, nodes, requests, gaps, end, left, torn)
+    return Content(stream.header, nodes, requests, gaps, stream.end, stream.left, stream.torn)
 
 
 # ------------------------------------------------------------------------------------------------------------- places
