@@ -219,6 +219,6 @@ def _answers(http: httpx.Client, path: str, expected: dict[str, float]) -> None:
         if response.status_code == 200:
             assert response.json()["predictions"] == [expected]
             return
-        assert response.status_code == 503
+        assert response.status_code in (503, 504)
         assert time.monotonic() < ends, response.text
         time.sleep(0.05)
