@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from retinue import telemetry
 from retinue.core.contract import Field
 from retinue.core.state import ServedEndpoint, ServedJournal
 from retinue.gateway.budget import Budget
@@ -251,6 +252,16 @@ class Recorder:
             "unjournalled": self.unjournalled,
             "sampled_out": self.sampled_out,
             "stopped": self._stopped,
+        }
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The same as metrics, by name."""
+        return {
+            telemetry.JOURNAL_RECORDS: {"": self.records},
+            telemetry.JOURNAL_BYTES: {"": self.bytes},
+            telemetry.JOURNAL_SAMPLED_OUT: {"": self.sampled_out},
+            telemetry.UNJOURNALLED: {"": self.unjournalled},
+            telemetry.JOURNAL_STOPPED: {"": 1 if self._stopped else 0},
         }
 
     # ------------------------------------------------------------------------------------------------------- inside
