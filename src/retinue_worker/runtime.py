@@ -17,37 +17,71 @@ class ModelError(Exception):
 
 
 class Model:
-    """A loaded model."""
+    """A loaded model.
 
-    def __init__(self, signature: dict[str, Any], run: Callable[[Columns], Columns]) -> None:
+    `rows` and `matrix` are quicker ways in that compiled models have (None for others): `rows` takes tuples of Python
+    values in the order of the signature's inputs, None for missing; `matrix` takes a float array [n, k] in that order.
+    """
+
+    def __init__(
+        self,
+        signature: dict[str, Any],
+        run: Callable[[Columns], Columns],
+        rows: Callable[[list[tuple[Any, ...]]], Columns] | None = None,
+        matrix: Callable[[Any], Columns] | None = None,
+    ) -> None:
         self.signature = signature
         self._run: Callable[[Columns], Columns] | None = run
+        self._rows = rows
+        self._matrix = matrix
+        self._shapers = [_shaper(field) for field in signature["outputs"]]
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether `run_rows` is there."""
+        return self._rows is not None
+
+    @property
+    def takes_matrix(self) -> bool:
+        """Whether `run_matrix` is there."""
+        return self._matrix is not None
 
     def run(self, columns: Columns) -> Columns:
         """Outputs by contract name for these columns, in row order. Raises ModelError."""
-        if self._run is None:
-            raise ModelError("the model is closed")
         rows = len(next(iter(columns.values()))) if columns else 0
+        return self._answer(self._run, columns, rows)
+
+    def run_rows(self, rows: list[tuple[Any, ...]]) -> Columns:
+        """The same for tuples of values in the order of the inputs. Raises ModelError."""
+        return self._answer(self._rows, rows, len(rows))
+
+    def run_matrix(self, matrix: Any) -> Columns:
+        """The same for a float array [n, k], columns in the order of the inputs. Raises ModelError."""
+        return self._answer(self._matrix, matrix, len(matrix))
+
+    def close(self) -> None:
+        """Release what the model holds."""
+        self._run = self._rows = self._matrix = None
+
+    def _answer(self, run: Callable[[Any], Columns] | None, inputs: Any, rows: int) -> Columns:
+        if run is None:
+            raise ModelError("the model is closed")
         try:
-            raw = self._run(columns)
+            raw = run(inputs)
         except ModelError:
             raise
         except Exception as error:
             raise ModelError(_said(error)) from error
-        return {field["name"]: _shaped(raw, field, rows) for field in self.signature["outputs"]}
-
-    def close(self) -> None:
-        """Release what the model holds."""
-        self._run = None
+        return {name: shape(raw, rows) for name, shape in self._shapers}
 
 
 def load(path: str, format: str, signature: dict[str, Any]) -> Model:
     """The model in the file `path`. Raises ModelError when it cannot be loaded or the format is unknown."""
-    loader = {"onnx": _load_onnx, "skops": _load_skops}.get(format)
+    loader: Any = {"onnx": _load_onnx, "skops": _load_skops}.get(format)
     if loader is None:
         raise ModelError(f"unknown format {format!r}; this worker loads onnx and skops")
     try:
-        return Model(signature, loader(path, signature))
+        return Model(signature, *loader(path, signature))
     except ModelError:
         raise
     except Exception as error:
@@ -74,7 +108,8 @@ def _said(error: Exception) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- onnx
-def _load_onnx(path: str, signature: dict[str, Any]) -> Callable[[Columns], Columns]:
+def _load_onnx(path: str, signature: dict[str, Any]) -> tuple[Callable[..., Columns] | None, ...]:
+    """Three ways to run the graph: columns, rows, and a matrix where one numeric tensor is all it takes."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -90,11 +125,79 @@ def _load_onnx(path: str, signature: dict[str, Any]) -> Callable[[Columns], Colu
     wanted = [mapping["outputs"][name] for name in names]
     _check_names("output", wanted, [output.name for output in session.get_outputs()])
     feeders = [(entry["name"], entry["features"], entry["dtype"]) for entry in mapping["inputs"]]
+    columns_of = [field["name"] for field in signature["inputs"]]
 
     def run(columns: Columns) -> Columns:
         feeds = {name: _feed(columns, features, dtype) for name, features, dtype in feeders}
-        results = session.run(wanted, feeds)
-        return {name: results[index] for index, name in enumerate(names)}
+        return dict(zip(names, session.run(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
+
+    return (
+        run,
+        _onnx_rows(session, names, wanted, feeders, columns_of),
+        _onnx_matrix(session, names, wanted, feeders, columns_of),
+    )
+
+
+def _onnx_rows(
+    session: Any, names: list[str], wanted: list[str], feeders: list[tuple[str, list[str], str]], columns_of: list[str]
+) -> Callable[[list[tuple[Any, ...]]], Columns]:
+    """A run from tuples: one array a tensor, made in one step from the part of each row that it holds."""
+    from operator import itemgetter
+
+    import numpy as np
+
+    kinds: dict[str, Any] = {"FP32": np.float32, "FP64": np.float64, "INT64": np.int64, "BOOL": np.bool_}
+    parts: list[tuple[str, Any, Any, int]] = []
+    for name, features, dtype in feeders:
+        places = [columns_of.index(feature) for feature in features]
+        pick = None if places == list(range(len(columns_of))) else itemgetter(*places)
+        parts.append((name, pick, kinds.get(dtype), len(places)))
+
+    def run(rows: list[tuple[Any, ...]]) -> Columns:
+        feeds = {}
+        for name, pick, kind, width in parts:
+            values: Any = rows if pick is None else [pick(row) for row in rows]
+            if kind is None:
+                feeds[name] = _text_tensor(np, values, width)
+            else:
+                try:
+                    if kind is np.bool_ and None in np.array(values, dtype=object):
+                        raise TypeError  # numpy takes None for false
+                    feeds[name] = np.array(values, dtype=kind).reshape(len(rows), width)
+                except TypeError as error:
+                    raise ModelError("a value is missing, and the compiled model takes no missing ones") from error
+        return dict(zip(names, session.run(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
+
+    return run
+
+
+def _text_tensor(np: Any, values: Any, width: int) -> Any:
+    """Text [n, k] for onnxruntime, which has no missing text: None becomes the empty string."""
+    out = np.empty((len(values), width), dtype=object)
+    if width == 1 and not isinstance(values[0], tuple):
+        out[:, 0] = ["" if value is None else value for value in values]
+    else:
+        out[:] = [["" if value is None else value for value in row] for row in values]
+    return out
+
+
+def _onnx_matrix(
+    session: Any, names: list[str], wanted: list[str], feeders: list[tuple[str, list[str], str]], columns_of: list[str]
+) -> Callable[[Any], Columns] | None:
+    """A run from a float array, where one float tensor is all that the graph takes; None elsewhere."""
+    import numpy as np
+
+    if len(feeders) != 1 or feeders[0][2] not in ("FP32", "FP64"):
+        return None
+    name, features, dtype = feeders[0]
+    kind = np.float32 if dtype == "FP32" else np.float64
+    places = [columns_of.index(feature) for feature in features]
+    order = None if places == list(range(len(columns_of))) else places
+
+    def run(matrix: Any) -> Columns:
+        tensor = matrix if order is None else matrix[:, order]
+        feeds = {name: np.ascontiguousarray(tensor, dtype=kind)}
+        return dict(zip(names, session.run(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
 
     return run
 
@@ -133,7 +236,7 @@ def _strings(array: Any) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------------- skops
-def _load_skops(path: str, signature: dict[str, Any]) -> Callable[[Columns], Columns]:
+def _load_skops(path: str, signature: dict[str, Any]) -> tuple[Callable[[Columns], Columns]]:
     import skops.io
 
     estimator = skops.io.load(path, trusted=list(signature.get("trusted") or ()))
@@ -151,7 +254,7 @@ def _load_skops(path: str, signature: dict[str, Any]) -> Callable[[Columns], Col
         probability = estimator.predict_proba(table)
         return {"label": estimator.predict(table), "probability": probability[:, order] if order else probability}
 
-    return run
+    return (run,)
 
 
 def _class_order(estimator: Any, signature: dict[str, Any]) -> list[int] | None:
@@ -202,22 +305,29 @@ def _matrix(columns: Columns, inputs: list[dict[str, Any]]) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------------- outputs
-def _shaped(raw: Columns, field: dict[str, Any], rows: int) -> Any:
-    """One output as the signature promises it: [n], or [n, width] when width > 1. Raises ModelError."""
+def _shaper(field: dict[str, Any]) -> tuple[str, Callable[[Columns, int], Any]]:
+    """Makes one output what the signature promises: [n], or [n, width] when width > 1. It raises ModelError."""
     import numpy as np
 
-    name, width = field["name"], int(field.get("width", 1))
-    if name not in raw:
-        raise ModelError(f"the model gave no output {name!r}")
-    array = np.asarray(raw[name])
-    if name == "probability" and width == 1 and array.ndim == 2 and array.shape[1] == 2:
-        array = array[:, 1]  # of two classes, the contract keeps the second
-    if array.ndim == 2 and array.shape[1] == 1 and width == 1:
-        array = array[:, 0]
-    expected = (rows,) if width == 1 else (rows, width)
-    if array.shape != expected:
-        raise ModelError(f"output {name!r} has shape {list(array.shape)}, not {list(expected)}")
-    return _typed(array, field["dtype"], name)
+    name, width, dtype = field["name"], int(field.get("width", 1)), field["dtype"]
+    kind = {"FP64": np.float64, "INT64": np.int64, "BOOL": np.bool_, "BYTES": np.object_}[dtype]
+    second = name == "probability" and width == 1  # of two classes, the contract keeps the second
+
+    def shape(raw: Columns, rows: int) -> Any:
+        if name not in raw:
+            raise ModelError(f"the model gave no output {name!r}")
+        array = np.asarray(raw[name])
+        if array.ndim == 2 and width == 1:
+            if array.shape[1] == 1:
+                array = array[:, 0]
+            elif second and array.shape[1] == 2:
+                array = array[:, 1]
+        expected = (rows,) if width == 1 else (rows, width)
+        if array.shape != expected:
+            raise ModelError(f"output {name!r} has shape {list(array.shape)}, not {list(expected)}")
+        return array if array.dtype == kind and dtype != "BYTES" else _typed(array, dtype, name)
+
+    return name, shape
 
 
 def _typed(array: Any, dtype: str, name: str) -> Any:

@@ -1,37 +1,12 @@
-"""The batching law: split(merge(requests)) gives every request its own rows back."""
+"""What goes into a batch, and what measured runs say about its size."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.core.batching import Column, batch_key, merge, split, take
+from retinue.core.batching import RunTimes, changed, take
 from retinue.core.contract import Field
-
-NAMES = ("a", "b")
-ITEMS = st.lists(
-    st.integers(1, 5).flatmap(
-        lambda rows: st.lists(
-            st.lists(st.integers() | st.none() | st.text(max_size=3), min_size=rows, max_size=rows),
-            min_size=len(NAMES),
-            max_size=len(NAMES),
-        )
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-@given(ITEMS)
-def test_splitting_what_was_merged_gives_each_request_its_rows(items: list[list[Column]]) -> None:
-    merged = dict(zip(NAMES, merge(items), strict=True))
-    parts = split(merged, [len(item[0]) for item in items])
-    assert [[part[name] for name in NAMES] for part in parts] == items
-
-
-@given(ITEMS, ITEMS, ITEMS)
-def test_merging_is_associative(a: list[list[Column]], b: list[list[Column]], c: list[list[Column]]) -> None:
-    assert merge([merge([*a, *b]), *c]) == merge([*a, merge([*b, *c])])
 
 
 @given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 100))
@@ -44,6 +19,32 @@ def test_a_batch_is_as_large_as_fits_and_never_empty(counts: list[int], limit: i
 
 def test_only_columns_whose_type_changes_with_a_gap_keep_requests_apart() -> None:
     fields = [Field("n", "INT64"), Field("x", "FP64"), Field("t", "BYTES"), Field("b", "BOOL")]
-    assert batch_key(fields, [False] * 4) == ()
-    assert batch_key(fields, [False, True, True, False]) == ()
-    assert batch_key(fields, [True, False, False, True]) == (0, 3)
+    assert changed(fields, [False] * 4) == ()
+    assert changed(fields, [False, True, True, False]) == ()
+    assert changed(fields, [True, False, False, True]) == (0, 3)
+
+
+def test_the_best_batch_is_where_rows_per_second_stop_growing() -> None:
+    times = RunTimes(4096)
+    assert times.best == 4096  # nothing is known against large ones
+    for rows, seconds in ((1, 0.001), (64, 0.002), (512, 0.008), (4096, 0.400)):
+        for _ in range(50):
+            times.measured(rows, seconds)
+    assert times.best == 1024  # 512 rows and what counts with them run best; 4096 are six times slower a row
+    for _ in range(50):
+        times.measured(4096, 0.060)
+    assert times.best == 4096
+
+
+@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(1e-6, 1.0)), max_size=40), st.integers(1, 10_000))
+def test_the_expected_time_is_never_below_what_smaller_batches_took_on_the_fastest_run(
+    runs: list[tuple[int, float]], rows: int
+) -> None:
+    times = RunTimes(4096)
+    for size, seconds in runs:
+        times.measured(size, seconds)
+    expected = times.expect(rows)
+    assert (expected == 0.0) == (not runs)
+    if runs:
+        assert expected >= min(seconds for _, seconds in runs) * 0.99
+    assert 64 <= times.best <= 4096

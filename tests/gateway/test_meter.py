@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue import telemetry
+from retinue.gateway.batcher import Batch
 from retinue.gateway.meter import Meter, Snapshot, merge, render, requests_and_errors, without_gauges
 
 EVENTS = st.lists(st.tuples(st.sampled_from(["a", "b|c"]), st.sampled_from([200, 400, 503]), st.integers(0, 40)))
@@ -14,9 +15,8 @@ EVENTS = st.lists(st.tuples(st.sampled_from(["a", "b|c"]), st.sampled_from([200,
 def _snapshot(events: list[tuple[str, int, int]]) -> Snapshot:
     meter = Meter()
     for endpoint, status, seconds in events:
-        meter.request(endpoint, status, float(seconds))
-        meter.rows(endpoint, 2, 1)
-        meter.batch(2)
+        meter.answered(endpoint, status, float(seconds), 2, 1)
+        meter.batch(Batch([], 2, 0.0))
     return meter.snapshot()
 
 

@@ -26,7 +26,7 @@ class Admin:
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or when all gateways have reported."""
-        path = exchange.path.partition(b"?")[0]
+        path = exchange.path
         if exchange.method not in (b"GET", b"HEAD"):
             exchange.refuse(405, "use GET here", b"\r\nallow: GET, HEAD")
         elif path == b"/health":

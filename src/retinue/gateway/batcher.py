@@ -1,7 +1,7 @@
 """Natural batching: while a batch runs, arrivals wait; the next batch takes all that wait. No timer.
 
-One batcher per loaded version. Rows go back to their owners; when a batch of several requests fails, each of them
-runs again alone, so a bad row fails only its own request.
+One batcher per loaded version. Urgent requests go first, then those that wait longest. Rows go back to their owners;
+when a batch of several requests fails, each of them runs again alone, so a bad row fails only its own request.
 """
 
 from __future__ import annotations
@@ -9,126 +9,176 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from time import monotonic
 from typing import Any, Protocol
 
-from retinue.core.batching import BatchKey, Column, merge, split, take
-from retinue.core.contract import Field
-from retinue.core.errors import InferenceError, RetinueError, UnavailableError
-from retinue.gateway.values import arrays
+from retinue.core.batching import ROWS, BatchKey, Column, RunTimes, take
+from retinue.core.errors import DeadlineError, InferenceError, RetinueError
+from retinue.gateway.runners import Runner
+from retinue.gateway.values import assemble
 
-Outputs = dict[str, list[Any]]
-"""Output name → one value per row, or one list per row for outputs of several columns."""
+MAX_ROWS = 4096  # rows of one batch; a larger request runs alone
+PRIORITIES = 3
 
-Done = Callable[[dict[str, Any] | None, RetinueError | None], None]
+Outputs = dict[str, Column]
+"""Output name → one value per row, or one list per row for outputs of several columns; lists or arrays."""
 
 
-class Runner(Protocol):
-    """Runs one batch of a loaded model and calls `done` exactly once, on the loop's thread, now or later."""
+class Batch:
+    """What ran together, as each of its owners gets to see it. `began` is the monotonic clock, `seconds` the run."""
 
-    def run(self, columns: dict[str, Any], done: Done) -> None:
-        """Numpy outputs by name, or the error that the whole batch has."""
+    __slots__ = ("began", "done", "items", "outputs", "rows", "seconds")
+
+    def __init__(self, items: list[Item], rows: int, began: float) -> None:
+        self.items = items
+        self.rows = rows
+        self.began = began
+        self.seconds = 0.0
+        self.done = False
+        self.outputs: Outputs = {}
 
 
 class Item(Protocol):
     """The rows of one request for one model."""
 
-    columns: list[Column]
+    block: Any
     rows: int
     key: BatchKey
-    deadline: float  # the loop's clock
+    deadline: float  # the monotonic clock
+    priority: int  # 0 urgent, 1 normal, 2 patient
 
     def wanted(self) -> bool:
         """Whether somebody still waits for the answer."""
 
-    def finish(self, outputs: Outputs | None, error: RetinueError | None) -> None:
-        """Take the answer: outputs with `rows` rows each, or the error."""
+    def ran(self, batch: Batch, start: int) -> None:
+        """Take the answer: `rows` rows of the batch's outputs, from `start`."""
+
+    def failed(self, error: RetinueError) -> None:
+        """Take the error."""
 
 
 class Batcher:
-    """The queue in front of one loaded version."""
+    """The queue in front of one loaded version; `concurrency` batches run at once."""
 
-    def __init__(
-        self, runner: Runner, fields: tuple[Field, ...], max_rows: int, observe: Callable[[int], None]
-    ) -> None:
+    def __init__(self, runner: Runner, observe: Callable[[Batch], None], concurrency: int = 1) -> None:
         self._runner = runner
-        self._fields = fields
-        self._max_rows = max_rows
         self._observe = observe
+        self._concurrency = concurrency
         self._loop = asyncio.get_running_loop()
-        self._queues: dict[BatchKey, deque[Item]] = {}
+        self._lanes: tuple[dict[BatchKey, deque[Item]], ...] = tuple({} for _ in range(PRIORITIES))
         self._alone: deque[Item] = deque()
-        self._running: list[Item] = []
-        self._busy = False
+        self._running = 0
+        self._scheduled = False
+        self.times = RunTimes(MAX_ROWS)
+        self.batches = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return not (self._running or self._scheduled)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._alone) + sum(len(queue) for lane in self._lanes for queue in lane.values())
 
     def add(self, item: Item) -> None:
         """Queue the rows; they run in the loop's next turn with all that arrive until then."""
-        queue = self._queues.get(item.key)
+        lane = self._lanes[item.priority]
+        queue = lane.get(item.key)
         if queue is None:
-            queue = self._queues[item.key] = deque()
+            queue = lane[item.key] = deque()
         queue.append(item)
-        if not self._busy:
-            self._busy = True
+        if not self._scheduled and self._running < self._concurrency:
+            self._scheduled = True
             self._loop.call_soon(self._next)
 
     def _next(self) -> None:
+        self._scheduled = False
         items = self._alive(self._pick())
-        if not items:
-            self._busy = self._more()
-            return
-        self._running = items
+        if items:
+            self._run(items)
+        self._more()
+
+    def _run(self, items: list[Item]) -> None:
+        form = items[0].key[0]
+        rows = items[0].rows if len(items) == 1 else sum([item.rows for item in items])
+        batch = Batch(items, rows, monotonic())
+        self._running += 1
         try:
-            columns = arrays(merge([item.columns for item in items]), self._fields)
-            self._observe(sum(item.rows for item in items))
-            self._runner.run(columns, self._ran)
+            block = assemble(form, [item.block for item in items])
+            self._runner.run(form, block, self.times.expect(rows), partial(self._ran, batch))
         except Exception as error:  # noqa: BLE001  one model's fault must leave the loop and the other models unharmed
-            self._ran(None, InferenceError(f"{type(error).__name__}: {error}"))
+            self._ran(batch, None, InferenceError(f"{type(error).__name__}: {error}"), 0.0)
 
-    def _ran(self, outputs: dict[str, Any] | None, error: RetinueError | None) -> None:
-        items, self._running = self._running, []
-        self._busy = self._more()
-        if outputs is not None:
-            lists = {name: array.tolist() for name, array in outputs.items()}
-            for item, part in zip(items, split(lists, [item.rows for item in items]), strict=True):
-                item.finish(part, None)
-        elif isinstance(error, InferenceError) and len(items) > 1:
-            self._alone.extend(items)
-            if not self._busy:
-                self._busy = self._more()
+    def _ran(self, batch: Batch, outputs: dict[str, Any] | None, error: RetinueError | None, seconds: float) -> None:
+        if batch.done:
+            return
+        batch.done = True
+        self._running -= 1
+        items = batch.items
+        if outputs is None:
+            self._failed(items, error)
         else:
+            batch.seconds = seconds
+            self.batches += 1
+            self.times.measured(batch.rows, seconds)
+            if items[0].key[0] == ROWS:
+                batch.outputs = {name: array.tolist() for name, array in outputs.items()}
+            else:
+                batch.outputs = outputs
+            self._observe(batch)
+            start = 0
             for item in items:
-                item.finish(None, error)
+                item.ran(batch, start)
+                start += item.rows
+        self._more()
 
-    def _more(self) -> bool:
-        """Whether something waits; then the next batch is on its way."""
-        if self._alone or self._queues:
+    def _failed(self, items: list[Item], error: RetinueError | None) -> None:
+        if isinstance(error, InferenceError) and len(items) > 1:
+            self._alone.extend(items)
+            return
+        assert error is not None
+        for item in items:
+            item.failed(error)
+
+    def _more(self) -> None:
+        """If something waits and may run, the next batch is on its way."""
+        if self._scheduled or self._running >= self._concurrency:
+            return
+        if self._alone or any(self._lanes):
+            self._scheduled = True
             self._loop.call_soon(self._next)
-            return True
-        return False
 
     def _pick(self) -> list[Item]:
         """What runs next: one request that failed in company, else as much as fits of the queue that waits longest."""
         if self._alone:
             return [self._alone.popleft()]
-        if not self._queues:
-            return []
-        key = next(iter(self._queues))
-        queue = self._queues.pop(key)
-        count = take([item.rows for item in queue], self._max_rows)
-        if count < len(queue):
-            items = [queue.popleft() for _ in range(count)]
-            self._queues[key] = queue  # behind the others
-            return items
-        return list(queue)
+        for lane in self._lanes:
+            if not lane:
+                continue
+            key = next(iter(lane))
+            queue = lane.pop(key)
+            if len(queue) == 1:
+                return [queue[0]]
+            count = take([item.rows for item in queue], self.times.best)
+            if count < len(queue):
+                items = [queue.popleft() for _ in range(count)]
+                lane[key] = queue  # behind the others
+                return items
+            return list(queue)
+        return []
 
     def _alive(self, items: list[Item]) -> list[Item]:
         """Without those nobody waits for and those past their deadline, which are told so."""
-        now = self._loop.time()
+        now = monotonic()
         alive: list[Item] = []
         for item in items:
             if not item.wanted():
                 continue
             if item.deadline < now:
-                item.finish(None, UnavailableError("the request waited past its deadline"))
+                item.failed(DeadlineError("the request waited past its deadline"))
             else:
                 alive.append(item)
         return alive

@@ -2,23 +2,24 @@
 
     admit      the queue is bounded; the release is pinned: all that follows happens in this one release
     route      an endpoint's rows scatter to the members they name, or to its fallback
-    clean      JSON values become typed columns, or a refusal that names row and field
+    clean      values become what the model takes, or a refusal that names row and field
     run        upstreams first, independent ones side by side; each node waits in its version's batcher
     answer     parts gather in the call; when the last one is in, `done` is called once
+    record     what was answered goes to the journal and the meter, before the answer leaves
 
-Nothing here blocks and nothing here is a task: every step is a callback on the loop's thread.
+Nothing here blocks and nothing here is a task: every step is a callback on the loop's thread. One row for one model,
+the commonest request, takes the short way: `single` makes the call itself wait in the batcher.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any
 
-from retinue.core.batching import BatchKey, batch_key
+from retinue.core.batching import BatchKey
 from retinue.core.errors import (
+    DeadlineError,
     InferenceError,
     RequestError,
     RetinueError,
@@ -26,76 +27,37 @@ from retinue.core.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from retinue.gateway.batcher import Outputs
+from retinue.gateway.batcher import Batch
+from retinue.gateway.calls import Call, Group, Part, Timing
 from retinue.gateway.meter import Meter
-from retinue.gateway.pool import LoadedModel
-from retinue.gateway.release import PinnedRelease, Plan, Route
-from retinue.gateway.values import Column, clean
+from retinue.gateway.plans import Plan
+from retinue.gateway.recorder import Answered, Ran, Recorder
+from retinue.gateway.release import PinnedRelease, Route
+from retinue.gateway.values import Column
 
-_random = random.Random()  # noqa: S311  prediction ids must be unique, not secret
-
-
-class Table(Protocol):
-    """The rows of a request as JSON values."""
-
-    def column(self, name: str, rows: Sequence[int]) -> Column:
-        """The values of one field in these rows; None where it is missing."""
-
-    def values(self, names: Sequence[str], row: int) -> Column:
-        """The values of several fields in one row."""
-
-
-class Part:
-    """Rows that one model answered together."""
-
-    __slots__ = ("fallback", "model", "outputs", "rows")
-
-    def __init__(self, rows: Sequence[int], model: LoadedModel, outputs: Outputs, fallback: bool) -> None:
-        self.rows = rows
-        self.model = model
-        self.outputs = outputs
-        self.fallback = fallback
-
-
-class Call:
-    """One admitted request: its pinned release, its rows, and what has come back so far.
-
-    `partial`: rows fail one by one and the rest is answered; else the first error is the whole request's.
-    """
-
-    __slots__ = ("__weakref__", "began", "closed", "deadline", "done", "errors", "id", "name", "open", "partial",
-                 "parts", "release", "route", "rows", "table")  # fmt: skip
-
-    def __init__(self, release: PinnedRelease, name: str, table: Table, rows: int, partial: bool) -> None:
-        self.release = release
-        self.name = name
-        self.table = table
-        self.rows = rows
-        self.partial = partial
-        self.route: Route | None = None
-        self.parts: list[Part] = []
-        self.errors: dict[int, RetinueError] = {}
-        self.id = prediction_id()
-        self.open = 0  # groups under way
-        self.closed = False
-        self.began = 0.0
-        self.deadline = 0.0
-        self.done: Callable[[Call], None]
+ONE = (0,)  # the rows of a request that has one
 
 
 class DataPlane:
     """Admits requests, runs them in the release they were admitted under, and answers them."""
 
     def __init__(
-        self, pin: Callable[[], PinnedRelease | None], meter: Meter, max_queue: int, max_rows: int, timeout: float
+        self,
+        pin: Callable[[], PinnedRelease | None],
+        meter: Meter,
+        recorder: Recorder | None,
+        *,
+        max_queue: int,
+        max_rows: int,
+        timeout: float,
     ) -> None:
         self._pin = pin
         self._meter = meter
+        self._recorder = recorder
         self._max_queue = max_queue
         self._max_rows = max_rows
         self._timeout = timeout
-        self._loop = asyncio.get_running_loop()
-        self._calls: dict[Call, None] = {}  # in order of admission, so in order of deadline
+        self._calls: dict[Call, None] = {}  # in order of admission
 
     @property
     def in_flight(self) -> int:
@@ -115,24 +77,28 @@ class DataPlane:
             raise UnavailableError(f"{self._max_queue} requests are waiting already")
         return self.release()
 
-    def infer(self, call: Call, done: Callable[[Call], None]) -> None:
-        """Run the call; `done` is called once, now or later. Raises what is wrong with the whole request."""
+    def single(self, call: Call, plan: Plan, values: Sequence[Any], key: BatchKey) -> None:
+        """Run one row that is right as it is through one model; `call.done` is called once, now or later."""
+        self._enter(call)
+        call.plan = plan
+        call.block = [values]
+        call.key = key
+        plan.models[0].add(call)
+
+    def infer(self, call: Call) -> None:
+        """Run the call; `call.done` is called once, now or later. Raises what is wrong with the whole request."""
         if call.rows > self._max_rows:
             raise TooLargeError(
                 f"{call.rows} rows are more than the {self._max_rows} that one request may have",
                 hint="Send fewer rows in one request, or raise `max_rows` in retinue.toml.",
             )
         release = call.release
-        call.began = self._loop.time()
-        call.deadline = call.began + self._timeout
-        call.done = done
         call.route = release.routes.get(call.name)
         plan = release.plan(call.name) if call.route is None else None
-        self._calls[call] = None
-        self._meter.in_flight += 1
+        self._enter(call)
         call.open = 1  # until everything is scattered
         if plan is not None:
-            self._start(call, plan, range(call.rows), fallback=False)
+            self.start(call, plan, range(call.rows), fallback=False)
         elif call.route is not None:
             self._scatter(call, call.route)
         self._less(call)
@@ -144,21 +110,39 @@ class DataPlane:
 
     def expire(self) -> None:
         """Answer the calls that are past their deadline; called by the gateway's clock."""
-        now = self._loop.time()
-        for call in list(self._calls):
-            if call.deadline > now:
-                return
-            self._abort(call, UnavailableError(f"not answered within {self._timeout:g} s"))
+        now = monotonic()
+        for call in [call for call in self._calls if call.deadline <= now]:
+            self._abort(call, DeadlineError(f"not answered within {call.deadline - call.began:g} s"))
+
+    def answered(self, call: Call, status: int) -> None:
+        """Journal and count a call whose answer is about to be given. Only then may the answer be."""
+        seconds = monotonic() - call.began
+        release, label, recorder = call.release, call.label, self._recorder
+        if recorder is not None:
+            plan, parts = call.plan, call.parts
+            if plan is not None and len(parts) == 1 and not call.errors:
+                part, time = parts[0], call.time
+                recorder.single(
+                    call.id, call.name, release.number, call.client, call.client_id, status, call.rows, call.arrived,
+                    seconds, plan.facts[0], call.block, part.outputs, time.queued, time.ran,
+                )  # fmt: skip
+            else:
+                recorder.answered(_record(call, status, seconds))
+        self._meter.answered(label, status, seconds, call.rows - len(call.errors), call.by_fallback)
 
     # ------------------------------------------------------------------------------------------------------ route
     def _scatter(self, call: Call, route: Route) -> None:
+        assert call.table is not None
         if call.rows == 1:
-            values = dict(zip(route.keys, call.table.values(route.keys, 0), strict=True))
-            name = call.release.select(route, values)
-            self._send(call, route, name, [0], [[value] for value in values.values()])
+            keys = [[value] for value in call.table.values(route.keys, 0)]
+            values = {key: column[0] for key, column in zip(route.keys, keys, strict=True)}
+            self._send(call, route, call.release.select(route, values), ONE, keys)
             return
         every = range(call.rows)
-        columns = [call.table.column(key, every) for key in route.keys]
+        if not route.keys:
+            self._send(call, route, call.release.select(route, {}), every, [])
+            return
+        columns = [_plain(call.table.column(key, every)) for key in route.keys]
         groups: dict[str | None, list[int]] = {}
         for row in every:
             values = {key: column[row] for key, column in zip(route.keys, columns, strict=True)}
@@ -166,9 +150,9 @@ class DataPlane:
         for name, rows in groups.items():
             if call.closed:
                 return
-            self._send(call, route, name, rows, columns)
+            self._send(call, route, name, rows if len(groups) > 1 else every, columns)
 
-    def _send(self, call: Call, route: Route, name: str | None, rows: list[int], columns: list[Column]) -> None:
+    def _send(self, call: Call, route: Route, name: str | None, rows: Sequence[int], columns: list[Column]) -> None:
         """Rows that select the same member go to it, or to the fallback."""
         if name is None:
             self._unknown(call, route, rows, columns)
@@ -176,15 +160,15 @@ class DataPlane:
         try:
             plan = call.release.plan(name)
         except UnavailableError as problem:
-            self._second(call, route, rows, "unavailable", problem)
+            self.second(call, route, rows, "unavailable", problem)
             return
-        self._start(call, plan, rows, fallback=False)
+        self.start(call, plan, rows, fallback=False)
 
-    def _unknown(self, call: Call, route: Route, rows: list[int], columns: list[Column]) -> None:
+    def _unknown(self, call: Call, route: Route, rows: Sequence[int], columns: list[Column]) -> None:
         """Rows whose key names no member of this release."""
         endpoint = route.endpoint
         if endpoint.fallback is not None and "unknown" in endpoint.fallback_when:
-            self._second(call, route, rows, "unknown", UnknownModelError("no such member"))
+            self.second(call, route, rows, "unknown", UnknownModelError("no such member"))
             return
         for row in rows:
             values = {key: column[row] for key, column in zip(route.keys, columns, strict=True)}
@@ -195,7 +179,7 @@ class DataPlane:
                 error = RequestError(f"row {row}: {gaps[0]!r} is missing; endpoint {endpoint.name!r} selects by it")
             self._fail(call, [row], error)
 
-    def _second(self, call: Call, route: Route, rows: Sequence[int], reason: str, error: RetinueError) -> None:
+    def second(self, call: Call, route: Route, rows: Sequence[int], reason: str, error: RetinueError) -> None:
         """The fallback, where the endpoint has one for this reason; else the error."""
         endpoint = route.endpoint
         if endpoint.fallback is None or reason not in endpoint.fallback_when:
@@ -206,58 +190,39 @@ class DataPlane:
         except RetinueError as problem:
             self._fail(call, rows, UnavailableError(f"{error.message}; its fallback: {problem.message}"))
             return
-        self._start(call, plan, rows, fallback=True)
+        self.start(call, plan, rows, fallback=True)
 
     # ------------------------------------------------------------------------------------------------ clean, run
-    def _start(self, call: Call, plan: Plan, rows: Sequence[int], *, fallback: bool) -> None:
+    def start(self, call: Call, plan: Plan, rows: Sequence[int], *, fallback: bool) -> None:
         """Clean all columns of all nodes, then run the nodes that wait for nothing."""
+        assert call.table is not None
         if len(rows) == 1 and self._start_one(call, plan, rows, fallback):
             return
-        columns: list[list[Column | None]] = []
-        missing: list[list[bool]] = []
-        problems: dict[int, str] = {}
-        for node in plan.graph.nodes:
-            of_node: list[Column | None] = []
-            gaps: list[bool] = []
-            for field, source in zip(node.inputs, node.sources, strict=True):
-                if source.node >= 0:
-                    of_node.append(None)
-                    gaps.append(False)
-                    continue
-                values, gap, wrong = clean(call.table.column(source.field, rows), field)
-                if wrong:
-                    problems.update(wrong)
-                of_node.append(values)
-                gaps.append(gap)
-            columns.append(of_node)
-            missing.append(gaps)
+        whole = len(rows) == call.rows
+        inputs = [reader.read(call.table, rows, whole) for reader in plan.readers]
+        problems = {row: problem for found in inputs for row, problem in found.problems.items()}
         if problems:
             self._refuse(call, plan, rows, problems, fallback)
             return
         call.open += 1
-        group = Group(self, call, plan, rows, fallback)
-        keys = [
-            batch_key(node.inputs, gaps) if any(gaps) else ()
-            for node, gaps in zip(plan.graph.nodes, missing, strict=True)
-        ]
-        group.start(columns, keys)
+        Group(self, call, plan, rows, fallback).start(
+            [found.block for found in inputs], [found.key for found in inputs]
+        )
 
     def _start_one(self, call: Call, plan: Plan, rows: Sequence[int], fallback: bool) -> bool:
         """The same for one row in which nothing is wrong; False when it needs the closer look."""
-        columns: list[list[Column | None]] = []
+        assert call.table is not None
+        blocks: list[Any] = []
         keys: list[BatchKey] = []
-        for cleaner, places in plan.readers:
-            values = call.table.values(cleaner.names, rows[0])
-            key = cleaner.key(values)
+        for reader in plan.readers:
+            values = call.table.values(reader.names, rows[0])
+            key = reader.key(values)
             if key is None:
                 return False
             keys.append(key)
-            if places is None:
-                columns.append([[value] for value in values])
-            else:
-                columns.append([None if place < 0 else [values[place]] for place in places])
+            blocks.append(reader.one(values))
         call.open += 1
-        Group(self, call, plan, rows, fallback).start(columns, keys)
+        Group(self, call, plan, rows, fallback).start(blocks, keys)
         return True
 
     def _refuse(self, call: Call, plan: Plan, rows: Sequence[int], problems: dict[int, str], fallback: bool) -> None:
@@ -266,25 +231,57 @@ class DataPlane:
             self._fail(call, [rows[index]], RequestError(f"row {rows[index]}: {problem}"))
         good = [row for index, row in enumerate(rows) if index not in problems]
         if good and not call.closed:
-            self._start(call, plan, good, fallback=fallback)
+            self.start(call, plan, good, fallback=fallback)
 
-    def finished(self, group: Group, outputs: Outputs | None, error: RetinueError | None) -> None:
-        """A group has its answer, or one of its nodes has failed."""
+    def finished(self, group: Group, error: RetinueError | None) -> None:
+        """A group has its answer (the last node's outputs), or one of its nodes has failed."""
         call, rows = group.call, group.rows
-        if outputs is not None:
-            call.parts.append(Part(rows, group.plan.model, outputs, group.fallback))
+        if error is None:
+            outputs = group.outputs[-1]
+            assert outputs is not None
+            call.parts.append(Part(rows, group.plan.model.served, outputs, group.fallback))
         elif isinstance(error, InferenceError) and call.partial and len(rows) > 1 and not call.closed:
             middle = len(rows) // 2  # halve until the bad row stands alone
-            self._start(call, group.plan, rows[:middle], fallback=group.fallback)
-            self._start(call, group.plan, rows[middle:], fallback=group.fallback)
+            self.start(call, group.plan, rows[:middle], fallback=group.fallback)
+            self.start(call, group.plan, rows[middle:], fallback=group.fallback)
         elif isinstance(error, UnavailableError) and call.route and not group.fallback and not call.closed:
-            self._second(call, call.route, rows, "unavailable", error)
+            self.second(call, call.route, rows, "unavailable", error)
         else:
-            assert error is not None
             self._fail(call, rows, error)
         self._less(call)
 
+    # ------------------------------------------------------------------------------------------------ the short way
+    def ran_single(self, call: Call, batch: Batch, start: int) -> None:
+        """The call's one row has its answer."""
+        if call.closed:
+            return
+        call.time = Timing(batch.began - call.began, batch.seconds)
+        plan = call.plan
+        assert plan is not None
+        outputs = {name: [values[start]] for name, values in batch.outputs.items()}
+        call.parts.append(Part(ONE, plan.models[0].served, outputs, False))
+        self._close(call)
+        call.done(call)
+
+    def failed_single(self, call: Call, error: RetinueError) -> None:
+        """The call's one row has failed; a fallback is the long way's business."""
+        if call.closed:
+            return
+        call.plan = None
+        call.open = 1
+        if isinstance(error, UnavailableError) and call.route is not None:
+            self.second(call, call.route, ONE, "unavailable", error)
+        else:
+            self._fail(call, ONE, error)
+        self._less(call)
+
     # ----------------------------------------------------------------------------------------------------- answer
+    def _enter(self, call: Call) -> None:
+        call.plane = self
+        now = call.began = monotonic()
+        call.deadline = now + (call.timeout or self._timeout)
+        self._calls[call] = None
+
     def _fail(self, call: Call, rows: Sequence[int], error: RetinueError) -> None:
         if not call.partial:
             self._abort(call, error)
@@ -309,90 +306,21 @@ class DataPlane:
     def _close(self, call: Call) -> None:
         call.closed = True
         del self._calls[call]
-        self._meter.in_flight -= 1
 
 
-class Group:
-    """Rows of one call that run one plan together."""
-
-    __slots__ = ("call", "fallback", "left", "outputs", "plan", "plane", "rows", "runs")
-
-    def __init__(self, plane: DataPlane, call: Call, plan: Plan, rows: Sequence[int], fallback: bool) -> None:
-        self.plane = plane
-        self.call = call
-        self.plan = plan
-        self.rows = rows
-        self.fallback = fallback
-        self.outputs: list[Outputs | None] = [None] * len(plan.models)
-        self.left = [len(after) for after in plan.after]
-        self.runs: list[NodeRun] = []
-
-    def start(self, columns: list[list[Column | None]], keys: list[BatchKey]) -> None:
-        """Queue every node that waits for no other."""
-        self.runs = [NodeRun(self, index, columns[index], keys[index]) for index in range(len(columns))]
-        for index, waits in enumerate(list(self.left)):
-            if waits == 0:
-                self._queue(index)
-
-    def node_finished(self, index: int, outputs: Outputs | None, error: RetinueError | None) -> None:
-        """One node is done; those that waited only for it are queued."""
-        if not self.runs:  # another node has failed already
-            return
-        if outputs is None:
-            self.runs = []
-            self.plane.finished(self, None, error)
-            return
-        self.outputs[index] = outputs
-        if index == len(self.runs) - 1:
-            self.plane.finished(self, outputs, None)
-            return
-        for later in range(index + 1, len(self.runs)):
-            if index in self.plan.after[later]:
-                self.left[later] -= 1
-                if self.left[later] == 0:
-                    self._fill(later)
-                    self._queue(later)
-
-    def _fill(self, index: int) -> None:
-        """Put the upstreams' outputs into the columns of a node."""
-        for position, source in enumerate(self.plan.graph.nodes[index].sources):
-            if source.node >= 0:
-                outputs = self.outputs[source.node]
-                assert outputs is not None
-                self.runs[index].columns[position] = outputs[source.output]
-
-    def _queue(self, index: int) -> None:
-        batcher = self.plan.models[index].batcher
-        assert batcher is not None
-        batcher.add(self.runs[index])
+def _record(call: Call, status: int, seconds: float) -> Answered:
+    """A call for the journal, with all nodes that ran for it."""
+    every = call.rows
+    runs = [
+        Ran(group.plan.facts[run.index], None if run.rows == every else group.rows, run.block, run.outputs,
+            run.queued, run.seconds, group.fallback)
+        for group in call.groups for run in group.runs if run.outputs is not None
+    ]  # fmt: skip
+    errors = {row: error.message for row, error in call.errors.items()}
+    return Answered(call.id, call.name, call.release.number, call.client, call.client_id, status, every, call.arrived,
+                    seconds, runs, errors)  # fmt: skip
 
 
-class NodeRun:
-    """The rows of a group at one node: what waits in a batcher."""
-
-    __slots__ = ("columns", "deadline", "group", "index", "key", "rows")
-
-    def __init__(self, group: Group, index: int, columns: list[Any], key: BatchKey) -> None:
-        self.group = group
-        self.index = index
-        self.columns: list[Column] = columns
-        self.rows = len(group.rows)
-        self.key = key
-        self.deadline = group.call.deadline
-
-    def wanted(self) -> bool:
-        """Whether the call still waits."""
-        return not self.group.call.closed
-
-    def finish(self, outputs: Outputs | None, error: RetinueError | None) -> None:
-        """Hand the answer to the group."""
-        self.group.node_finished(self.index, outputs, error)
-
-
-def prediction_id() -> str:
-    """A UUIDv7: milliseconds since 1970, then 74 random bits, so that ids sort by time."""
-    value = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | 0x2 << 62
-    bits = _random.getrandbits(74)
-    value |= (bits >> 62) << 64 | (bits & (1 << 62) - 1)
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _plain(column: Column) -> list[Any]:
+    values: list[Any] = column if isinstance(column, list) else column.tolist()
+    return values

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import gc
 import json
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 from retinue.core.errors import RetinueError
 from retinue.gateway.access import Access
+from retinue.gateway.breadcrumb import Breadcrumbs
 from retinue.gateway.control import Lines, Word
 from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.doors import Doors
@@ -23,17 +23,19 @@ from retinue.gateway.http import HttpServer, Limits
 from retinue.gateway.logs import log_of
 from retinue.gateway.meter import Meter
 from retinue.gateway.pool import Pool
+from retinue.gateway.recorder import Recorder
 from retinue.gateway.release import PinnedRelease, prepare
 from retinue.gateway.tls import HANDSHAKE, certificate_of
 from retinue.settings import Settings
 from retinue.store.artifacts import FsspecArtifacts
-from retinue.store.releasefile import ReleaseFile
 
 
 class Gateway:
     """The parts of one gateway, wired, and its half of the conversation with the supervisor."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, word: Word) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, word: Word, notes: Breadcrumbs | None = None
+    ) -> None:
         self._settings = settings
         self._listener = listener
         self._word = word
@@ -44,11 +46,21 @@ class Gateway:
         self._certificate = certificate_of(settings, self._log.say)
         self._meter = Meter()
         self._pool = Pool(
-            FsspecArtifacts(settings.artifacts, settings.cache / "artifacts"), settings, self._meter.batch
+            FsspecArtifacts(settings.artifacts, settings.cache / "artifacts"), settings, self._meter.batch, notes=notes
         )
-        self._plane = DataPlane(self._pin, self._meter, settings.max_queue, settings.max_rows, settings.request_timeout)
+        self._recorder = Recorder(settings)
+        self._plane = DataPlane(
+            self._pin,
+            self._meter,
+            self._recorder,
+            max_queue=settings.max_queue,
+            max_rows=settings.max_rows,
+            timeout=settings.request_timeout,
+        )
+        self._meter.in_flight = lambda: self._plane.in_flight
         limits = Limits(body=settings.max_body, request=settings.request_timeout)
         self._http = HttpServer(Doors(self._plane, self._meter), limits)
+        self._http.before_flush.append(self._recorder.flush)
         self._server: asyncio.Server | None = None
         self._lines = Lines(self._hear, self._stop)
         self._preparing = asyncio.Lock()
@@ -60,17 +72,21 @@ class Gateway:
         """Serve until told to stop, or until the supervisor is gone."""
         await self._loop.create_unix_connection(lambda: self._lines, sock=control)
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._recorder.rotate)  # an erasure wants closed segments
         self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal's Ctrl-C is the supervisor's to act on
         self._clock()
         await self.ended.wait()
         self._lines.close()
         self._pool.close()
+        self._recorder.close()
 
     def _pin(self) -> PinnedRelease | None:
         return self._releases.get(self._word.get())
 
     def _clock(self) -> None:
         self._plane.expire()
+        self._pool.tick()
+        self._recorder.tick()
         self._access.tick()
         if self._certificate is not None:
             self._certificate.tick()
@@ -85,10 +101,10 @@ class Gateway:
             case "retire":
                 for generation in [g for g in self._releases if g < message["generation"]]:
                     del self._releases[generation]
-                self._task(self._tidy())
             case "forget":
                 self._releases.pop(message["generation"], None)
-                self._task(self._tidy())
+            case "demote":
+                self._pool.demote(message["versions"])
             case "stats":
                 self._lines.say(self._stats(message["seq"]))
             case "stop":
@@ -103,12 +119,12 @@ class Gateway:
         said: dict[str, Any] = {"op": "prepared", "generation": generation}
         async with self._preparing:
             try:
-                with ReleaseFile(path) as file:
-                    self._access.watch(self._settings.releases(file.portfolio, file.stage))
-                    release = await prepare(file, self._pool)
+                release = await prepare(path, self._pool, self._pin())
+                self._access.watch(self._settings.releases(release.portfolio, release.stage))
+                self._recorder.follow(release.number, release.portfolio, release.stage, release.endpoints)
                 self._releases[generation] = release
                 said |= {"number": release.number, "digest": release.digest, "failed": release.failed}
-                said["models"] = list(release.models)
+                said["models"] = len(release.models)
             except RetinueError as error:
                 said["error"] = str(error)
             except Exception as error:  # noqa: BLE001  the running release must go on being served
@@ -128,19 +144,19 @@ class Gateway:
             gc.freeze()  # what a gateway is made of need not be looked at by every collection
         self._lines.say({"op": "serving"})
 
-    async def _tidy(self) -> None:
-        """Once old versions are gone, give their memory back to the system."""
-        await asyncio.sleep(1.0)
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
-
     def _stats(self, sequence: int) -> dict[str, Any]:
         workers = self._pool.status()
         return {
             "op": "stats",
             "seq": sequence,
-            "meter": self._meter.snapshot(sum(worker["restarts"] for worker in workers)),
+            "meter": {
+                **self._meter.snapshot(sum(worker["restarts"] for worker in workers)),
+                **self._pool.metrics(),
+                **self._recorder.metrics(),
+            },
             "workers": workers,
+            "journal": self._recorder.status(),
+            "cache": self._pool.cache_status(),
             "trouble": [
                 text for text in (self._access.trouble, self._certificate and self._certificate.trouble) if text
             ],
@@ -172,7 +188,8 @@ async def _run(options: argparse.Namespace) -> None:
     with socket.socket(fileno=options.listen) as listener, socket.socket(fileno=options.control) as control:
         word = Word(options.word, writable=False)
         try:
-            await Gateway(_settings(options.settings), listener, word).run(control)
+            notes = Breadcrumbs(options.notes) if options.notes is not None else None
+            await Gateway(_settings(options.settings), listener, word, notes).run(control)
         finally:
             word.close()
 
@@ -182,6 +199,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m retinue.gateway.main")
     for name in ("control", "listen", "word"):
         parser.add_argument(f"--{name}", type=int, required=True, help="number of an inherited descriptor")
+    parser.add_argument("--notes", type=int, help="number of the inherited file that outlives a crash")
     parser.add_argument("--settings", required=True)
     options = parser.parse_args(arguments)
     try:

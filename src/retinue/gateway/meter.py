@@ -3,58 +3,67 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from retinue import telemetry
+from retinue.gateway.batcher import Batch
 
 Snapshot = dict[str, Any]
 """JSON: metric name → {label values joined by "|": number, or for histograms [count per bucket…, sum]}."""
+
+
+class Series:
+    """The counts of one endpoint."""
+
+    __slots__ = ("fallbacks", "rows", "seconds", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: dict[int, int] = {}
+        self.seconds = [0.0] * (len(telemetry.BUCKETS) + 2)
+        self.rows = 0
+        self.fallbacks = 0
 
 
 class Meter:
     """What one gateway has done since it started. Not thread-safe: the loop's thread only."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.in_flight: Callable[[], int] = lambda: 0
         self.batches = 0
         self.batch_rows = 0
-        self._requests: dict[tuple[str, int], int] = {}
-        self._seconds: dict[str, list[float]] = {}
-        self._rows: dict[str, int] = {}
-        self._fallbacks: dict[str, int] = {}
+        self._series: dict[str, Series] = {}
 
-    def batch(self, rows: int) -> None:
-        """One batch of so many rows goes into a model."""
+    def batch(self, batch: Batch) -> None:
+        """One batch has run."""
         self.batches += 1
-        self.batch_rows += rows
+        self.batch_rows += batch.rows
 
-    def request(self, endpoint: str, status: int, seconds: float) -> None:
-        """One request was answered."""
-        key = (endpoint, status)
-        self._requests[key] = self._requests.get(key, 0) + 1
-        histogram = self._seconds.get(endpoint)
-        if histogram is None:
-            histogram = self._seconds[endpoint] = [0.0] * (len(telemetry.BUCKETS) + 2)
+    def answered(self, endpoint: str, status: int, seconds: float, rows: int, by_fallback: int) -> None:
+        """One request was answered; so many of its rows by models, some of them by the endpoint's fallback."""
+        series = self._series.get(endpoint)
+        if series is None:
+            series = self._series[endpoint] = Series()
+        statuses = series.statuses
+        statuses[status] = statuses.get(status, 0) + 1
+        histogram = series.seconds
         histogram[bisect_left(telemetry.BUCKETS, seconds)] += 1
         histogram[-1] += seconds
-
-    def rows(self, endpoint: str, answered: int, by_fallback: int) -> None:
-        """So many rows of a request were answered by models, some of them by the endpoint's fallback."""
-        self._rows[endpoint] = self._rows.get(endpoint, 0) + answered
+        series.rows += rows
         if by_fallback:
-            self._fallbacks[endpoint] = self._fallbacks.get(endpoint, 0) + by_fallback
+            series.fallbacks += by_fallback
 
     def snapshot(self, worker_restarts: int = 0) -> Snapshot:
         """All counts as JSON."""
+        series = self._series
         return {
-            telemetry.REQUESTS: {f"{name}|{status}": count for (name, status), count in self._requests.items()},
-            telemetry.SECONDS: {name: list(histogram) for name, histogram in self._seconds.items()},
-            telemetry.ROWS: dict(self._rows),
-            telemetry.FALLBACKS: dict(self._fallbacks),
+            telemetry.REQUESTS: {f"{n}|{status}": c for n, s in series.items() for status, c in s.statuses.items()},
+            telemetry.SECONDS: {name: list(s.seconds) for name, s in series.items()},
+            telemetry.ROWS: {name: s.rows for name, s in series.items() if s.rows},
+            telemetry.FALLBACKS: {name: s.fallbacks for name, s in series.items() if s.fallbacks},
             telemetry.BATCHES: {"": self.batches},
             telemetry.BATCH_ROWS: {"": self.batch_rows},
-            telemetry.IN_FLIGHT: {"": self.in_flight},
+            telemetry.IN_FLIGHT: {"": self.in_flight()},
             telemetry.WORKER_RESTARTS: {"": worker_restarts},
         }
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2 in JSON: requests to columns, parts to answers, metadata.
+"""The Open Inference Protocol V2 over HTTP: requests in JSON, with or without binary tensors; metadata.
 
 Endpoint names are model names too; their version is the release's number. Unknown keys are ignored, unknown inputs
 and outputs are not.
@@ -6,87 +6,63 @@ and outputs are not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from retinue.core.contract import Field
-from retinue.core.errors import InferenceError, RequestError
-from retinue.gateway.dataplane import Call, Part
-from retinue.gateway.values import Column
+from retinue.core.errors import RequestError
+from retinue.gateway import oip_answer, oip_binary, oip_json
+from retinue.gateway.oip_answer import Reply, models_per_row
+from retinue.gateway.oip_request import Contract, InferRequest, RequestTable, Wanted, build, contract, schedule
+from retinue.gateway.oip_types import Tensor
+
+__all__ = ["EXTENSIONS", "VERSION", "InferRequest", "Reply", "answer", "models_per_row", "parse",
+           "read_object", "tensors"]  # fmt: skip
 
 VERSION = version("retinue")
-MAX_DIMENSIONS = 8  # of a tensor that is read at all; the product of more could be a number of any length
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_repository_extension",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
 
-_RANGES = {f"{sign}INT{bits}": ((0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1))
-           for sign in ("", "U") for bits in (8, 16, 32, 64)}  # fmt: skip
-_INTEGERS = frozenset(_RANGES)
-_FLOATS = frozenset(("FP32", "FP64"))
-_TAKES = {"FP64": _FLOATS | _INTEGERS, "INT64": _INTEGERS, "BOOL": frozenset(("BOOL",)), "BYTES": frozenset(("BYTES",))}
-_KNOWN = _FLOATS | _INTEGERS | {"BOOL", "BYTES"}
-
-
-class ColumnTable:
-    """A request's columns."""
-
-    __slots__ = ("_columns", "_rows")
-
-    def __init__(self, columns: dict[str, Column], rows: int) -> None:
-        self._columns = columns
-        self._rows = rows
-
-    def column(self, name: str, rows: Sequence[int]) -> Column:
-        """The values of one input in these rows; None where it is missing."""
-        values = self._columns.get(name)
-        if values is None:
-            return [None] * len(rows)
-        return values if len(rows) == self._rows else [values[row] for row in rows]
-
-    def values(self, names: Sequence[str], row: int) -> Column:
-        """Several inputs of one row."""
-        columns = [self._columns.get(name) for name in names]
-        return [None if column is None else column[row] for column in columns]
+answer = oip_answer.reply
 
 
-class InferRequest(NamedTuple):
-    """A parsed inference request. `outputs` None means all."""
+def parse(
+    body: bytes, fields: Sequence[Field], outputs: Sequence[Field], header_length: bytes | None = None
+) -> InferRequest:
+    """The request in `body` for a model with these inputs and outputs. Raises RequestError.
 
-    table: ColumnTable
-    rows: int
-    id: str | None
-    outputs: tuple[str, ...] | None
-
-
-class Tensor(NamedTuple):
-    """One input as it came, its data flat."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[Any]
-
-
-def parse(body: bytes, fields: Sequence[Field], outputs: Sequence[Field]) -> InferRequest:
-    """The request in `body` for a model with these inputs and outputs. Raises RequestError."""
-    document = read_object(body)
+    `header_length` is what the header Inference-Header-Content-Length says, None without it.
+    """
+    agreed = contract(fields, outputs)
+    text, tail = oip_binary.cut(body, header_length)
+    if header_length is not None and not text:
+        table, rows = build([oip_binary.raw(tail, agreed)], agreed)
+        return InferRequest(table, rows, None, None, binary=True)
+    document = read_object(text)
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise RequestError("`id` must be text")
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise RequestError("`inputs` must be a non-empty array of tensors")
-    tensors = [_tensor(index, entry) for index, entry in enumerate(inputs)]
-    known = {field.name: field for field in fields}
-    first = tensors[0]
-    if len(tensors) == 1 and len(first.shape) == 2 and (first.shape[1] != 1 or first.name not in known):
-        columns, rows = _packed(first, fields), first.shape[0]
-    else:
-        columns, rows = _separate(tensors, known)
-    if rows == 0:
-        raise RequestError("the inputs have no rows")
-    return InferRequest(ColumnTable(columns, rows), rows, request_id, _wanted(document.get("outputs"), outputs))
+    found = oip_json.line(inputs, agreed) if not tail else None
+    table, rows = (found, 1) if found is not None else _table(inputs, tail, agreed)
+    parameters, entries = document.get("parameters"), document.get("outputs")
+    if not parameters and not entries:
+        return InferRequest(table, rows, request_id or None, None)
+    return _with_wishes(InferRequest(table, rows, request_id or None, None), parameters or {}, entries, agreed)
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -100,168 +76,69 @@ def read_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def answer(call: Call, request: InferRequest, outputs: Sequence[Field]) -> bytes:
-    """The answer to a call in which no row failed. Raises InferenceError when its models' outputs differ."""
-    release = call.release
-    wanted = [f for f in outputs if request.outputs is None or f.name in request.outputs]
-    if request.outputs is not None:
-        wanted.sort(key=lambda f: request.outputs.index(f.name) if request.outputs else 0)
-    parameters: dict[str, Any] = {
-        "release": release.number,
-        "prediction_ids": orjson.dumps([f"{call.id}-{row}" for row in range(call.rows)]).decode(),
-    }
-    if call.route is not None:
-        parameters["models"] = orjson.dumps(models_per_row(call)).decode()
-    document = {
-        "model_name": call.name,
-        "model_version": str(release.number) if call.route else call.parts[0].model.served.version,
-        "id": request.id if request.id is not None else call.id,
-        "parameters": parameters,
-        "outputs": [
-            {
-                "name": field.name,
-                "shape": [call.rows] if field.width == 1 else [call.rows, field.width],
-                "datatype": field.dtype,
-                "data": _gather(call, field),
-            }
-            for field in wanted
-        ],
-    }
-    return orjson.dumps(document)
-
-
-def models_per_row(call: Call) -> list[dict[str, Any] | None]:
-    """For each row the model and version that answered and whether as fallback; None where the row failed."""
-    rows: list[dict[str, Any] | None] = [None] * call.rows
-    for part in call.parts:
-        entry = {
-            "model": part.model.served.name,
-            "version": part.model.served.version,
-            "fallback": part.fallback,
-        }
-        for row in part.rows:
-            rows[row] = entry
-    return rows
-
-
 def tensors(fields: Sequence[Field]) -> list[dict[str, Any]]:
     """Fields as the protocol's metadata says them; the number of rows is variable."""
     return [{"name": f.name, "datatype": f.dtype, "shape": [-1] if f.width == 1 else [-1, f.width]} for f in fields]
 
 
-def _tensor(index: int, entry: Any) -> Tensor:
-    if not isinstance(entry, dict):
-        raise RequestError(f"inputs[{index}] must be an object")
-    name, shape, datatype, data = (entry.get(key) for key in ("name", "shape", "datatype", "data"))
-    if not isinstance(name, str):
-        raise RequestError(f"inputs[{index}] has no `name`")
-    if not isinstance(shape, list) or not shape or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
-        raise RequestError(f"input {name!r}: `shape` must be an array of sizes")
-    if len(shape) > MAX_DIMENSIONS:
-        raise RequestError(f"input {name!r}: `shape` has {len(shape)} dimensions; [n] or [n, k] is served")
-    if not isinstance(datatype, str) or datatype not in _KNOWN:
-        raise RequestError(
-            f"input {name!r}: datatype {datatype!r:.80} is not served in JSON; {', '.join(sorted(_KNOWN))} are"
-        )
-    if not isinstance(data, list):
-        raise RequestError(f"input {name!r}: `data` must be an array")
-    flat = _flat(data)
-    count = 1
-    for size in shape:
-        count *= size
-    if len(flat) != count:
-        raise RequestError(f"input {name!r} has {len(flat)} values, its shape {shape} says {count}")
-    _check_range(name, datatype, flat)
-    return Tensor(name, shape, datatype, flat)
+def wishes(request: InferRequest, parameters: Mapping[str, Any], wanted: tuple[Wanted, ...] | None) -> InferRequest:
+    """The request with what its parameters and requested outputs ask for. Raises RequestError."""
+    priority, timeout = schedule(parameters)
+    content_type = parameters.get("content_type")
+    return request._replace(
+        outputs=None if wanted is None else tuple(entry.name for entry in wanted),
+        wanted=wanted,
+        priority=priority,
+        timeout=timeout,
+        content_type=content_type if isinstance(content_type, str) else None,
+    )
 
 
-def _flat(data: list[Any]) -> list[Any]:
-    for _ in range(8):
-        if not any(type(value) is list for value in data):
-            return data
-        flat: list[Any] = []
-        for value in data:
-            if type(value) is list:
-                flat += value
-            else:
-                flat.append(value)
-        data = flat
-    raise RequestError("`data` is nested too deeply")
+def one_wanted(name: Any, parameters: Mapping[str, Any], binary: bool, agreed: Contract, before: set[str]) -> Wanted:
+    """One requested output. Raises RequestError for one that does not exist or is asked for twice."""
+    known = [field.name for field in agreed.outputs]
+    if name not in known:
+        raise RequestError(f"unknown output {name!r:.120}; there are {', '.join(map(repr, known))}")
+    if name in before:
+        raise RequestError(f"output {name!r} is requested twice")
+    before.add(name)
+    classes = parameters.get("classification", 0)
+    if type(classes) is not int or not 0 <= classes < 2**31:
+        raise RequestError(f"output {name!r}: `classification` must be a number of classes, not {classes!r:.60}")
+    if "shared_memory_region" in parameters:
+        raise RequestError(f"output {name!r}: shared memory is not served")
+    own = parameters.get("binary_data", binary)
+    if not isinstance(own, bool):
+        raise RequestError(f"output {name!r}: `binary_data` must be true or false")
+    content_type = parameters.get("content_type")
+    return Wanted(name, own, classes, content_type if isinstance(content_type, str) else None)
 
 
-def _check_range(name: str, datatype: str, flat: list[Any]) -> None:
-    if datatype not in _RANGES:
-        return
-    low, high = _RANGES[datatype]
-    for index, value in enumerate(flat):
-        if value is not None and (type(value) is not int or not low <= value <= high):
-            raise RequestError(f"input {name!r}: value {index} is no {datatype}: {value!r:.60}")
+def _table(inputs: Sequence[Any], data: memoryview, agreed: Contract) -> tuple[RequestTable, int]:
+    tail = oip_binary.Tail(data)
+    found: list[Tensor] = []
+    for index, entry in enumerate(inputs):
+        parameters = entry.get("parameters") if isinstance(entry, dict) else None
+        size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+        found.append(oip_json.tensor(index, entry) if size is None else tail.tensor(index, entry, size))
+    tail.end()
+    return build(found, agreed)
 
 
-def _check_type(tensor: Tensor, field: Field) -> None:
-    if tensor.datatype not in _TAKES[field.dtype]:
-        raise RequestError(f"input {tensor.name!r} has datatype {tensor.datatype}; {field.name!r} takes {field.dtype}")
-
-
-def _packed(tensor: Tensor, fields: Sequence[Field]) -> dict[str, Column]:
-    """One numeric tensor [n, k]: its columns are the model's inputs in the order of the metadata."""
-    width = tensor.shape[1]
-    if any(field.dtype not in ("FP64", "INT64") for field in fields):
-        raise RequestError(
-            f"input {tensor.name!r} is packed, but not all inputs are numbers; send one input per feature"
-        )
-    if width != len(fields):
-        raise RequestError(f"input {tensor.name!r} has {width} columns, the model has {len(fields)} inputs")
-    for field in fields:
-        if not (field.dtype == "INT64" and tensor.datatype in _FLOATS):  # whole numbers may come as floats here
-            _check_type(tensor, field)
-    return {field.name: tensor.data[index::width] for index, field in enumerate(fields)}
-
-
-def _separate(tensors: Sequence[Tensor], known: dict[str, Field]) -> tuple[dict[str, Column], int]:
-    columns: dict[str, Column] = {}
-    rows = tensors[0].shape[0]
-    for tensor in tensors:
-        field = known.get(tensor.name)
-        if field is None:
-            raise RequestError(f"unknown input {tensor.name!r}; there are {', '.join(map(repr, known))}")
-        if tensor.name in columns:
-            raise RequestError(f"input {tensor.name!r} is given twice")
-        if len(tensor.shape) > 2 or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
-            raise RequestError(f"input {tensor.name!r} must have shape [n] or [n, 1], not {tensor.shape}")
-        if tensor.shape[0] != rows:
-            raise RequestError(f"input {tensor.name!r} has {tensor.shape[0]} rows, {tensors[0].name!r} has {rows}")
-        _check_type(tensor, field)
-        columns[tensor.name] = tensor.data
-    return columns, rows
-
-
-def _wanted(entries: Any, outputs: Sequence[Field]) -> tuple[str, ...] | None:
-    if entries is None or entries == []:
-        return None
-    if not isinstance(entries, list):
+def _with_wishes(request: InferRequest, parameters: Any, entries: Any, agreed: Contract) -> InferRequest:
+    if not isinstance(parameters, dict):
+        raise RequestError("`parameters` must be an object")
+    binary = parameters.get("binary_data_output", False)
+    if not isinstance(binary, bool):
+        raise RequestError("parameter `binary_data_output` must be true or false")
+    if entries is not None and not isinstance(entries, list):
         raise RequestError("`outputs` must be an array")
-    known = [field.name for field in outputs]
-    wanted: list[str] = []
-    for entry in entries:
+    wanted: list[Wanted] = []
+    before: set[str] = set()
+    for entry in entries or ():
         name = entry.get("name") if isinstance(entry, dict) else None
-        if name not in known:
-            raise RequestError(f"unknown output {name!r}; there are {', '.join(map(repr, known))}")
-        if name in wanted:
-            raise RequestError(f"output {name!r} is requested twice")
-        wanted.append(str(name))
-    return tuple(wanted)
-
-
-def _gather(call: Call, field: Field) -> list[Any]:
-    """One output over all rows, row-major and flat, in the order of the request."""
-    parts: list[Part] = call.parts
-    for part in parts:
-        if field.name not in part.outputs:
-            raise InferenceError(f"{part.model.served.name!r} has no output {field.name!r}, which other rows have")
-    rows: list[Any] = [None] * call.rows if len(parts) > 1 else parts[0].outputs[field.name]
-    if len(parts) > 1:
-        for part in parts:
-            for row, value in zip(part.rows, part.outputs[field.name], strict=True):
-                rows[row] = value
-    return rows if field.width == 1 else [value for row in rows for value in row]
+        own = (entry.get("parameters") or {}) if isinstance(entry, dict) else {}
+        if not isinstance(own, dict):
+            raise RequestError(f"output {name!r:.120}: `parameters` must be an object")
+        wanted.append(one_wanted(name, own, binary, agreed, before))
+    return wishes(request, parameters, tuple(wanted) or None)._replace(binary=binary)

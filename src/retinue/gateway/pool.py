@@ -1,161 +1,345 @@
-"""Loaded models: compiled ones inline in this process, the others in one worker process per environment.
+"""Loaded models: compiled ones inline in this process, the others in worker processes, one kind per environment.
 
-A version is loaded once however many releases name it, and is unloaded when the last release or request that holds
-it lets go. A model that cannot be loaded is an answer too: a `LoadedModel` with a reason and no batcher.
+A release names models; this is where some of them are loaded. A model is loaded when its first request comes (or ahead,
+when its release is prepared), once however many requests wait for it and however many releases name it, on a loader
+thread, so that neither the event loop nor other models wait. When the budget is short, what is least worth keeping is
+evicted (`core.cache`), never while a batch of it waits or runs. A model that cannot be loaded is an answer too: who
+waits is told why, and it is not tried again before its time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from retinue import telemetry
+from retinue.core.batching import COLUMNS
+from retinue.core.cache import Entry, Estimate, Ledger, Retries
 from retinue.core.contract import Field
-from retinue.core.errors import InferenceError, RetinueError, UnavailableError
+from retinue.core.errors import RetinueError, UnavailableError
 from retinue.core.identity import short
 from retinue.core.routing import fields_of
 from retinue.core.state import ServedModel
-from retinue.gateway.batcher import Batcher, Done
+from retinue.gateway.batcher import Batch, Batcher, Item
+from retinue.gateway.breadcrumb import Breadcrumbs, Hook, name_in_note
+from retinue.gateway.memory import Reaper, machine, taken
+from retinue.gateway.runners import InlineRunner, WorkerRunner
 from retinue.gateway.workers import Worker, worker_folder
-from retinue.settings import Settings
+from retinue.settings import Settings, parse_memory
 from retinue.store.base import Artifacts
 from retinue_worker import runtime
 
-MAX_ROWS = 1024  # rows of one batch; a larger request runs alone
-HAND_OFF = 0.002  # seconds: a run that takes longer goes to a thread, so that it does not hold the loop
+PLATFORM = "platform"  # the environment of compiled models that must not run in a gateway
+LOADS = 2  # loads at once: more would only share the same cores
+MEASURE = 1.0  # seconds between two looks at what the process really takes
+ENOUGH = 8 * 1024**2  # bytes of models from which on the measured total says something about them
+FREEZE = 64  # loads after which the collector is told not to look at them again
+_SLACK = 64 * 1024**2  # bytes a worker process may have beyond what it hosts before it is restarted to get them back
+
+
+class Slot:
+    """One version in this process, whoever names it: cold, being loaded, or loaded (`batcher`)."""
+
+    __slots__ = ("__weakref__", "batcher", "entry", "key", "started", "waiters", "waiting")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.batcher: Batcher | None = None
+        self.entry = _NO_ENTRY
+        self.waiting: list[Item] | None = None  # while it is being loaded, or queued for it
+        self.waiters: list[asyncio.Future[str | None]] = []
+        self.started = False
+
+
+_NO_ENTRY = Entry("", 0, 0.0, False, 0.0, 0.0)
 
 
 class LoadedModel:
-    """One version, ready to run (`batcher`) or not (`reason`)."""
+    """One model of one release; its version is loaded (`batcher`), is not, or cannot be (`reason`)."""
 
-    __slots__ = ("__weakref__", "batcher", "fields", "outputs", "reason", "served")
+    __slots__ = ("__weakref__", "_pool", "fields", "outputs", "served", "slot")
 
-    def __init__(self, served: ServedModel, batcher: Batcher | None, reason: str | None = None) -> None:
+    def __init__(self, served: ServedModel, slot: Slot, pool: Pool) -> None:
         self.served = served
-        self.batcher = batcher
-        self.reason = reason
+        self.slot = slot
+        self._pool = pool
         self.fields = fields_of(served.signature["inputs"])
         self.outputs: tuple[Field, ...] = fields_of(served.signature["outputs"])
 
+    @property
+    def batcher(self) -> Batcher | None:
+        """Its queue, while it is loaded."""
+        return self.slot.batcher
 
-class InlineRunner:
-    """Runs a compiled model on the loop's thread, or on another one when its runs are long."""
+    @property
+    def reason(self) -> str | None:
+        """Why it cannot serve; None while it can, or has only not been asked to."""
+        return self._pool.reason(self)
 
-    def __init__(self, model: runtime.Model, threads: ThreadPoolExecutor) -> None:
-        self._model = model
-        self._threads = threads
-        self._loop = asyncio.get_running_loop()
-        self._seconds = 0.0  # moving average of a run
-
-    def run(self, columns: dict[str, Any], done: Done) -> None:
-        """Run one batch; `done` is called on the loop's thread."""
-        if self._seconds > HAND_OFF:
-            self._threads.submit(self._elsewhere, columns, done)
-        else:
-            done(*self._timed(columns))
-
-    def _timed(self, columns: dict[str, Any]) -> tuple[dict[str, Any] | None, RetinueError | None]:
-        began = time.perf_counter()
-        try:
-            return self._model.run(columns), None
-        except runtime.ModelError as error:
-            return None, InferenceError(str(error))
-        finally:
-            self._seconds += 0.2 * (time.perf_counter() - began - self._seconds)
-
-    def _elsewhere(self, columns: dict[str, Any], done: Done) -> None:
-        result = self._timed(columns)
-        try:
-            self._loop.call_soon_threadsafe(done, *result)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+    def add(self, item: Item) -> None:
+        """Let these rows run, as soon as the model is loaded; when it cannot be, they fail with UnavailableError."""
+        slot = self.slot
+        batcher = slot.batcher
+        if batcher is None:
+            self._pool.fetch(self, item)
             return
-
-
-class WorkerRunner:
-    """Runs a model in the worker process of its environment; unloads it there when nothing holds it here."""
-
-    def __init__(self, worker: Worker, model: str) -> None:
-        self._worker = worker
-        self._model = model
-        weakref.finalize(self, worker.unload, model).atexit = False
-
-    def run(self, columns: dict[str, Any], done: Done) -> None:
-        """Run one batch; `done` is called when the worker has answered or is lost."""
-        self._worker.run(self._model, columns, done)
+        entry = slot.entry
+        entry.uses += 1.0
+        entry.seen = self._pool.ledger.clock
+        batcher.add(item)
 
 
 class Pool:
-    """All models this gateway has loaded, by what they are made of."""
+    """All models this gateway has loaded, by what they are made of, within its share of the host's budget."""
 
-    def __init__(self, artifacts: Artifacts, settings: Settings, observe: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        settings: Settings,
+        observe: Callable[[Batch], None],
+        freeze: Callable[[], object] = gc.freeze,
+        notes: Breadcrumbs | None = None,
+    ) -> None:
+        self._notes = notes
+        self._demoted: frozenset[str] = frozenset()
         self._artifacts = artifacts
         self._settings = settings
         self._observe = observe
-        self._loaded: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()
+        self._freeze = freeze
+        self._loop = asyncio.get_running_loop()
+        self.budget = parse_memory(settings.memory, machine()) // max(1, settings.gateways)
+        self.ledger = Ledger(self.budget)
+        self._estimate = Estimate()
+        self._retries = Retries()
+        self._slots: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
+        self._runners: dict[str, InlineRunner | WorkerRunner] = {}  # theirs is the last reference to a model
         self._workers: dict[str, Worker] = {}
+        self._hosts: dict[str, Worker] = {}  # where a model is hosted, by key
+        self._bases: dict[int, int] = {}  # what a process takes without models, by pid; 0 is this one
+        self._urgent: deque[LoadedModel] = deque()
+        self._patient: deque[LoadedModel] = deque()
+        self._loading = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._count = 0
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._measured = 0.0
+        self._since_freeze = 0
+        self.correction = 1.0  # what models really take, by what was thought
+        self.counts = {"misses": 0, "loads": 0, "failures": 0, "evictions": 0, "seconds": 0.0}
+        self.loader = ThreadPoolExecutor(LOADS, thread_name_prefix="loader")
         self._runs = ThreadPoolExecutor(2, thread_name_prefix="run")
+        self._reaper = Reaper()
 
-    async def load(self, served: ServedModel) -> LoadedModel:
-        """The version, loaded and warm; one that is loaded already is shared. Never raises for a broken model."""
+    # ------------------------------------------------------------------------------------------------ what is asked
+    def model(self, served: ServedModel) -> LoadedModel:
+        """That model; loaded if its version already is, else when it is first asked."""
         key = f"{served.version} {served.artifact} {served.format}"
-        found = self._loaded.get(key)
-        if found is not None and found.served == served:
-            return found
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = Slot(key)
+            weakref.finalize(slot, self._gone, key).atexit = False
+        return LoadedModel(served, slot, self)
+
+    async def load(self, model: LoadedModel, uses: float = 0.0) -> str | None:
+        """Load it, behind those that requests wait for; returns why it cannot be loaded, None when it is.
+
+        `uses`: credit that it brings along, such as how often the version it replaces is asked for.
+        """
+        slot = model.slot
+        if slot.batcher is None:
+            reason = self.reason(model)
+            if reason is not None:
+                return reason
+            waiter: asyncio.Future[str | None] = self._loop.create_future()
+            slot.waiters.append(waiter)
+            if slot.waiting is None:
+                self._enqueue(model, self._patient)
+            reason = await waiter
+            if reason is not None:
+                return reason
+        if slot.batcher is not None:
+            slot.entry.uses = max(slot.entry.uses, uses)
+            if model.served.pinned:
+                self.ledger.pin(slot.key, True)
+        return None
+
+    def fetch(self, model: LoadedModel, item: Item) -> None:
+        """Rows for a model that is not loaded: join its load, or begin it."""
+        self.counts["misses"] += 1
+        slot = model.slot
+        if slot.waiting is None:
+            reason = self.reason(model)
+            if reason is not None:
+                item.failed(_unavailable(model, reason))
+                return
+            self._enqueue(model, self._urgent)
+        elif not slot.started and not slot.waiting:
+            self._urgent.append(model)  # it was queued ahead of need: now it is needed
+        assert slot.waiting is not None
+        slot.waiting.append(item)
+
+    def reason(self, model: LoadedModel) -> str | None:
+        """Why a model is not tried now; None when it is loaded or may be tried."""
+        return self._retries.reason(model.slot.key, self._loop.time()) if self._retries else None
+
+    @property
+    def troubled(self) -> bool:
+        """Whether some model may have a reason not to be tried."""
+        return bool(self._retries)
+
+    def forgive(self, model: LoadedModel | None = None) -> None:
+        """What could not be loaded (that model, or any) may be tried again at once."""
+        if model is None:
+            self._retries.clear()
+        else:
+            self._retries.forget(model.slot.key)
+
+    def evict(self, model: LoadedModel) -> bool:
+        """Unload it unless it is pinned or in use; whether it is unloaded now."""
+        slot = model.slot
+        if slot.batcher is not None and slot.batcher.idle and not slot.entry.pinned:
+            self.ledger.remove(slot.key)
+            self._unload(slot.key)
+        return slot.batcher is None
+
+    def demote(self, versions: Iterable[str]) -> None:
+        """These versions killed a gateway: from now on they run in a process of their own."""
+        self._demoted = frozenset(versions)
+        for key, runner in list(self._runners.items()):
+            if isinstance(runner, InlineRunner) and name_in_note(key.split(" ", 1)[0]) in self._demoted:
+                self.ledger.remove(key)
+                self._unload(key)  # what waits in its batcher still runs there
+
+    def estimate(self, served: ServedModel) -> int:
+        """Bytes it will take, as measured when it was built, or else as others do on average."""
+        if served.memory:
+            return served.memory
+        return self.ledger.total // len(self.ledger) if len(self.ledger) else self._estimate.of(20_000)
+
+    # ---------------------------------------------------------------------------------------------------- the loads
+    def _enqueue(self, model: LoadedModel, queue: deque[LoadedModel]) -> None:
+        model.slot.waiting = []
+        model.slot.started = False
+        queue.append(model)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Begin as many loads as may run: first what requests wait for."""
+        while self._loading < LOADS and (self._urgent or self._patient):
+            model = (self._urgent or self._patient).popleft()
+            slot = model.slot
+            if slot.started or slot.waiting is None:
+                continue  # it stood in both queues
+            slot.started = True
+            self._loading += 1
+            task = self._loop.create_task(self._load(model))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _load(self, model: LoadedModel) -> None:
+        slot, served = model.slot, model.served
+        assert slot.waiting is not None
         try:
-            path = await asyncio.get_running_loop().run_in_executor(
-                self._loader, self._artifacts.local, served.artifact
-            )
-            load = self._inline if served.format == "onnx" else self._hosted
-            loaded = await load(served, path)
+            if slot.waiting and not slot.waiters and not any(item.wanted() for item in slot.waiting):
+                slot.waiting = None  # all clients have gone meanwhile
+                return
+            self._make_room(self.estimate(served))
+            inline = served.format == "onnx" and name_in_note(served.version) not in self._demoted
+            await (self._inline(model) if inline else self._hosted(model))
         except RetinueError as error:
-            return LoadedModel(served, None, str(error))
-        self._loaded[key] = loaded
-        return loaded
+            self._failed(model, str(error))
+        except Exception as error:  # noqa: BLE001  one model's fault must leave the others unharmed
+            self._failed(model, f"{type(error).__name__}: {error}")
+        finally:
+            self._loading -= 1
+            self._pump()
 
-    def status(self) -> list[dict[str, Any]]:
-        """The worker processes: environment, pid, restarts."""
-        return [
-            {"environment": short(name), **worker.status()}
-            for name, worker in sorted(self._workers.items())
-        ]
+    async def _inline(self, model: LoadedModel) -> None:
+        hooks = self._notes.hooks(model.served.version) if self._notes else (_nothing, _nothing)
+        loaded, size, seconds = await self._loop.run_in_executor(
+            self.loader, _load_warm, self._artifacts, model.served, *hooks
+        )
+        runner = InlineRunner(loaded, model.fields, self._runs, *(hooks if self._notes else ()))
+        self._loaded(model, runner, size, seconds)
 
-    def close(self) -> None:
-        """End all workers and threads."""
-        for worker in self._workers.values():
-            worker.close()
-        self._loader.shutdown(wait=False, cancel_futures=True)
-        self._runs.shutdown(wait=False, cancel_futures=True)
-
-    async def _inline(self, served: ServedModel, path: Path) -> LoadedModel:
-        try:
-            model = await asyncio.get_running_loop().run_in_executor(self._loader, _load_warm, str(path), served)
-        except runtime.ModelError as error:
-            raise UnavailableError(str(error)) from error
-        return self._batched(served, InlineRunner(model, self._runs))
-
-    async def _hosted(self, served: ServedModel, path: Path) -> LoadedModel:
-        worker = self._worker(served.environment)
+    async def _hosted(self, model: LoadedModel) -> None:
+        served = model.served
+        began = time.perf_counter()
+        path = await self._loop.run_in_executor(self.loader, self._artifacts.local, served.artifact)
+        worker = self._worker(served.environment if served.format != "onnx" else PLATFORM)
         self._count += 1
         name = f"{short(served.version)}-{self._count}"
-        await worker.load(name, path, served.format, dict(served.signature))
-        runner = WorkerRunner(worker, name)
-        warm: asyncio.Future[RetinueError | None] = asyncio.get_running_loop().create_future()
-        runner.run(runtime.example(dict(served.signature)), lambda _, error: warm.set_result(error))
+        await worker.load(name, path, served.format, dict(served.signature), served.name)
+        runner = WorkerRunner(worker, name, model.fields)
+        warm: asyncio.Future[RetinueError | None] = self._loop.create_future()
+        example = runtime.example(dict(served.signature))
+        runner.run(COLUMNS, example, 0.0, lambda _, error, __: warm.set_result(error))
         error = await warm
         if isinstance(error, UnavailableError):  # an InferenceError may be the synthetic row's fault
             raise error
-        return self._batched(served, runner)
+        self._hosts[model.slot.key] = worker
+        copies = max(1, len(worker.pids))  # each process of the environment has its own
+        self._loaded(model, runner, path.stat().st_size, time.perf_counter() - began, copies)
+
+    def _loaded(
+        self, model: LoadedModel, runner: InlineRunner | WorkerRunner, size: int, seconds: float, copies: int = 1
+    ) -> None:
+        """It runs from here on: what waited goes into its batcher."""
+        slot, served = model.slot, model.served
+        if served.memory:
+            self._estimate.learn(size, served.memory)
+        slot.batcher = Batcher(runner, self._observe)
+        self._runners[slot.key] = runner
+        items, slot.waiting = slot.waiting or [], None
+        slot.entry = self.ledger.add(
+            slot.key,
+            (served.memory or self._estimate.of(size)) * copies,
+            seconds,
+            pinned=served.pinned,
+            uses=float(len(items)),
+        )
+        self.counts["loads"] += 1
+        self.counts["seconds"] += seconds
+        self._retries.forget(slot.key)
+        for item in items:
+            slot.batcher.add(item)
+        self._tell(slot, None)
+        self._make_room(0, but=slot.key)
+        self._since_freeze += 1
+        if self._since_freeze >= FREEZE:
+            self._since_freeze = 0
+            gc.collect(0)
+            self._freeze()  # thousands of loaded models would make each full collection a long pause
+
+    def _failed(self, model: LoadedModel, why: str) -> None:
+        slot = model.slot
+        self.counts["failures"] += 1
+        self._retries.failed(slot.key, why, self._loop.time())
+        items, slot.waiting = slot.waiting or [], None
+        for item in items:
+            item.failed(_unavailable(model, why))
+        self._tell(slot, why)
+
+    def _tell(self, slot: Slot, why: str | None) -> None:
+        waiters, slot.waiters = slot.waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(why)
 
     def _worker(self, environment: str) -> Worker:
         worker = self._workers.get(environment)
         if worker is None:
             python = self._settings.environments / environment / "bin" / "python"
+            if environment == PLATFORM:
+                python = Path(sys.executable)  # it has what compiled models need
             if not python.exists():
                 raise UnavailableError(
                     f"environment {short(environment)} is not on this machine",
@@ -166,20 +350,151 @@ class Pool:
                 folder=worker_folder(self._settings.cache),
                 log=self._settings.logs / f"worker-{short(environment)}.log",
                 run_timeout=self._settings.request_timeout,
+                count=self._settings.workers_per_environment,
             )
         return worker
 
-    def _batched(self, served: ServedModel, runner: InlineRunner | WorkerRunner) -> LoadedModel:
-        fields = fields_of(served.signature["inputs"])
-        return LoadedModel(served, Batcher(runner, fields, MAX_ROWS, self._observe))
+    # --------------------------------------------------------------------------------------------------- the budget
+    def tick(self) -> None:
+        """Keep to the budget: called several times a second by the gateway's clock."""
+        now = self._loop.time()
+        if now - self._measured >= MEASURE:
+            self._measured = now
+            self._measure()
+        self._make_room(0)
+
+    def trim(self) -> None:
+        """Give memory that is free back to the system soon, on another thread."""
+        self._reaper.trim()
+
+    def dispose(self, *things: dict[Any, Any]) -> None:
+        """Empty these dictionaries little by little: letting go of thousands of plans at once would take too long."""
+        for thing in things:
+            for _ in range(min(100, len(thing))):
+                thing.popitem()
+        if any(things) and not self._loop.is_closed():
+            self._loop.call_later(0.001, self.dispose, *things)
+
+    def _make_room(self, extra: int, but: str | None = None) -> None:
+        """Evict what is least worth keeping until so many more bytes are within the budget."""
+        if self.ledger.over(extra):
+            for key in self.ledger.victims(extra, lambda key: key == but or self._in_use(key)):
+                self.counts["evictions"] += 1
+                self._unload(key)
+
+    def _in_use(self, key: str) -> bool:
+        slot = self._slots.get(key)
+        return slot is not None and slot.batcher is not None and not slot.batcher.idle
+
+    def _unload(self, key: str) -> None:
+        slot = self._slots.get(key)
+        if slot is not None:
+            slot.batcher = None
+            slot.entry = _NO_ENTRY
+        self._hosts.pop(key, None)
+        runner = self._runners.pop(key, None)
+        if isinstance(runner, InlineRunner):
+            self._reaper.drop(runner)  # a worker's runner says goodbye to the worker, on this thread
+
+    def _gone(self, key: str) -> None:
+        """No release and no request names that version any more."""
+        if key not in self._slots:
+            self.ledger.remove(key)
+            self._unload(key)
+
+    def _measure(self) -> None:
+        """Correct the sum of what models were thought to take by what the processes really take."""
+        if self._reaper.busy or len(self.ledger) == 0:
+            return
+        measured = self._beyond(0, taken(), sum(self._size(key) for key in self._runners if key not in self._hosts))
+        for worker in self._workers.values():
+            hosted = sum(self._size(key) for key, host in self._hosts.items() if host is worker)
+            pids = worker.pids
+            for pid in pids:
+                beyond = self._beyond(pid, taken(pid), hosted // len(pids))
+                measured += beyond
+                if beyond > 2 * hosted // len(pids) + _SLACK:
+                    self._recycle(worker)
+        if self.ledger.total > ENOUGH:
+            ratio = min(max(measured / self.ledger.total, 0.5), 4.0)
+            self.correction += 0.5 * (ratio - self.correction)
+            self.ledger.budget = self.budget / self.correction
+
+    def _beyond(self, pid: int, now: int, models: int) -> int:
+        """What a process takes beyond what it took when it had its first models."""
+        base = self._bases.get(pid)
+        if base is None:
+            base = self._bases[pid] = max(0, now - models)
+        return max(0, now - base)
+
+    def _size(self, key: str) -> int:
+        entry = self.ledger.get(key)
+        return entry.bytes if entry else 0
+
+    def _recycle(self, worker: Worker) -> None:
+        """Restart a worker whose memory does not come back, once nothing of it is in use."""
+        if not any(host is worker and self._in_use(key) for key, host in self._hosts.items()):
+            worker.recycle()
+
+    # ------------------------------------------------------------------------------------------------------- telling
+    def status(self) -> list[dict[str, Any]]:
+        """The worker processes of each environment."""
+        return [{"environment": short(name), **worker.status()} for name, worker in sorted(self._workers.items())]
+
+    def cache_status(self) -> dict[str, Any]:
+        """The cache as `/status` shows it; sizes in bytes."""
+        return {
+            "loaded": len(self.ledger),
+            "bytes": int(self.ledger.total * self.correction),
+            "budget": self.budget,
+            **self.counts,
+        }
+
+    def metrics(self) -> dict[str, Any]:
+        """The cache's part of the gateway's counts."""
+        return {
+            telemetry.MODELS_LOADED: {"": len(self.ledger)},
+            telemetry.CACHE_BYTES: {"": int(self.ledger.total * self.correction)},
+            telemetry.CACHE_BUDGET: {"": self.budget},
+            telemetry.CACHE_MISSES: {"": self.counts["misses"]},
+            telemetry.LOADS: {"": self.counts["loads"]},
+            telemetry.LOAD_SECONDS: {"": self.counts["seconds"]},
+            telemetry.LOAD_FAILURES: {"": self.counts["failures"]},
+            telemetry.EVICTIONS: {"": self.counts["evictions"]},
+        }
+
+    def close(self) -> None:
+        """End all workers and threads."""
+        for worker in self._workers.values():
+            worker.close()
+        self.loader.shutdown(wait=False, cancel_futures=True)
+        self._runs.shutdown(wait=False, cancel_futures=True)
+        self._reaper.close()
 
 
-def _load_warm(path: str, served: ServedModel) -> runtime.Model:
-    """On the loader thread: load and run once on synthetic rows; what those rows raise is not held against it."""
+def _nothing() -> None:
+    """The hook where nobody takes notes."""
+
+
+def _load_warm(artifacts: Artifacts, served: ServedModel, enter: Hook, leave: Hook) -> tuple[runtime.Model, int, float]:
+    """On a loader thread: load and run once on synthetic rows; what those rows raise is not held against it.
+
+    Returns the model, the bytes of its file, and the seconds it took.
+    """
+    began = time.perf_counter()
+    path = artifacts.local(served.artifact)
     signature = dict(served.signature)
-    model = runtime.load(path, served.format, signature)
+    enter()
     try:
-        model.run(runtime.example(signature))
-    except runtime.ModelError:
-        return model
-    return model
+        model = runtime.load(str(path), served.format, signature)
+        with contextlib.suppress(runtime.ModelError):
+            model.run(runtime.example(signature))
+    except runtime.ModelError as error:
+        raise UnavailableError(str(error)) from error
+    finally:
+        leave()
+    return model, path.stat().st_size, time.perf_counter() - began
+
+
+def _unavailable(model: LoadedModel, why: str) -> UnavailableError:
+    return UnavailableError(f"model {model.served.name!r} is not available: {why}")

@@ -1,38 +1,31 @@
-"""A release as a gateway holds it: the file, its loaded models, and the graphs that requests run."""
+"""A release as a gateway holds it: the open file, and of the models asked for so far their graphs.
+
+A release may name thousands of models: what a gateway holds of one that nobody asks for is its name in the index.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from retinue.core.contract import Field
-from retinue.core.errors import UnavailableError, UnknownModelError
-from retinue.core.routing import Graph, Node, graph_of, key_text, member_name, member_pattern, placeholders
+from retinue.core.errors import CorruptArtifactError, UnavailableError, UnknownModelError
+from retinue.core.routing import graph_of, key_text, member_name, member_pattern, placeholders
 from retinue.core.state import ServedEndpoint, ServedModel
+from retinue.gateway.plans import Plan
 from retinue.gateway.pool import LoadedModel, Pool
-from retinue.gateway.values import RowCleaner
 from retinue.store.releasefile import ReleaseFile
 
-Reader = tuple[RowCleaner, tuple[int, ...] | None]
-"""Cleans the request's fields of a node; and where each input is among them, -1 for an upstream's (None: in order)."""
+EAGER = 256  # a release of no more models is loaded whole before it serves, if it is within the budget
+KEPT = 1024  # models that are known but not loaded, at most about so many
 
 Contract = tuple[tuple[Field, ...], tuple[Field, ...]]
 """What a request brings, what it gets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one row of one model runs: the graph, with a loaded model for each node."""
-
-    graph: Graph
-    models: tuple[LoadedModel, ...]
-    after: tuple[tuple[int, ...], ...]  # per node, the nodes it waits for
-    readers: tuple[Reader, ...]  # per node, how one row is read
-
-    @property
-    def model(self) -> LoadedModel:
-        """The model that answers: the last node."""
-        return self.models[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +44,25 @@ class Route:
 class PinnedRelease:
     """One release, immutable from the first request on. A request keeps the one it was admitted under."""
 
-    def __init__(self, file: ReleaseFile, models: dict[str, LoadedModel]) -> None:
+    def __init__(self, file: ReleaseFile, pool: Pool) -> None:
         self.number = file.number
+        self.header = b"\r\nretinue-release: %d" % file.number
         self.digest = file.digest
         self.portfolio = file.portfolio
         self.stage = file.stage
-        self.models = models
+        self.models = Models(file, pool)
+        self.failed: dict[str, str] = {}  # models that could not be loaded ahead, and why
+        self._pool = pool
+        self.endpoints = file.endpoints
         self.routes = {name: Route(e, placeholders(e.select)) for name, e in file.endpoints.items()}
-        self.failed = {name: loaded.reason for name, loaded in models.items() if loaded.reason}
         self._plans: dict[str, Plan | UnavailableError] = {}
         self._fields: dict[str, Contract] = {}
         self._known: dict[str, frozenset[str]] = {}
         self._members: dict[tuple[str, ...], str] = {}
+        self._quick: dict[tuple[Any, ...], str] = {}
+        self._limit = KEPT
+        made = (self._plans, self._fields, self._known, self._members, self._quick, self.models.made)
+        weakref.finalize(self, _retired, file, pool, made).atexit = False
 
     @property
     def names(self) -> list[str]:
@@ -70,15 +70,45 @@ class PinnedRelease:
         return [*sorted(self.routes), *sorted(set(self.models) - set(self.routes))]
 
     def plan(self, name: str) -> Plan:
-        """How that model runs. Raises UnknownModelError, or UnavailableError when it or an upstream is not loaded."""
+        """How that model runs. Raises UnknownModelError, or UnavailableError when it or an upstream cannot load."""
         found = self._plans.get(name)
         if found is None:
             if name not in self.models:
                 raise UnknownModelError(f"no model or endpoint {name!r} in release {self.number}")
+            if len(self._plans) >= self._limit:
+                self._prune()
             found = self._plans[name] = self._make(name)
         if isinstance(found, UnavailableError):
             raise UnavailableError(found.message, hint=found.hint)  # a fresh one: a raised error keeps its frames alive
+        if self._pool.troubled:
+            self._check(name, found)
         return found
+
+    def loaded(self) -> list[tuple[float, str]]:
+        """(how often it was used, name) of the models that are loaded, the most used first."""
+        found = [(m.slot.entry.uses, name) for name, m in list(self.models.made.items()) if m.batcher is not None]
+        return sorted(found, reverse=True)
+
+    async def warm(self, name: str) -> None:
+        """Load a model with its upstreams now, also one that failed before. Raises what `plan` does."""
+        if name in self.models:
+            self._pool.forgive(self.models[name])
+        models = self.plan(name).models
+        for model in models:
+            self._pool.forgive(model)
+        reasons = await asyncio.gather(*(self._pool.load(model) for model in models))
+        for model, reason in zip(models, reasons, strict=True):
+            if reason is not None:
+                raise UnavailableError(f"model {model.served.name!r} is not available: {reason}")
+
+    def evict(self, name: str) -> bool:
+        """Unload a model until it is asked for again; whether it is unloaded: pinned ones and those in use are not.
+
+        Raises UnknownModelError.
+        """
+        if name not in self.models:
+            raise UnknownModelError(f"no model {name!r} in release {self.number}")
+        return self._pool.evict(self.models[name])
 
     def select(self, route: Route, values: dict[str, object]) -> str | None:
         """The member these key values name, None when there is no such member in the release."""
@@ -96,8 +126,17 @@ class PinnedRelease:
             found = member_name(route.endpoint.select, texts)
             if found not in self.models:
                 return None
-            self._members[member] = found  # as many as there are members
+            self._members[member] = found
+            if all(type(values[key]) is str for key in route.keys):  # True and 1 are one key of a dict
+                self._quick[member] = found
         return found
+
+    def choose(self, route: Route, row: dict[str, Any]) -> str | None:
+        """The member that a JSON row's keys name, if it was chosen before; None for what needs `select`."""
+        try:
+            return self._quick.get((route.endpoint.name, *[row[key] for key in route.keys]))
+        except (KeyError, TypeError):  # a key is missing, or is no text
+            return None
 
     def fields(self, name: str) -> Contract:
         """What a request for this name brings and what it gets. Raises UnknownModelError or UnavailableError."""
@@ -150,35 +189,101 @@ class PinnedRelease:
 
     def _make(self, name: str) -> Plan | UnavailableError:
         def lookup(model: str) -> ServedModel | None:
-            loaded = self.models.get(model)
-            return loaded.served if loaded else None
+            return self.models[model].served if model in self.models else None
 
         try:
             graph = graph_of(name, lookup)
-        except UnavailableError as error:
+        except (UnavailableError, CorruptArtifactError) as error:
             return UnavailableError(error.message, hint=error.hint)
-        models = tuple(self.models[node.model] for node in graph.nodes)
-        for loaded in reversed(models):
-            if loaded.reason:
+        return Plan(graph, tuple(self.models[node.model] for node in graph.nodes))
+
+    def _check(self, name: str, plan: Plan) -> None:
+        """Raise UnavailableError when a model of the plan could not be loaded, and it is not time to try again."""
+        for loaded in reversed(plan.models):
+            reason = loaded.reason
+            if reason is not None:
                 upstream = "" if loaded.served.name == name else f" (its upstream {loaded.served.name})"
-                return UnavailableError(f"model {name!r} is not available{upstream}: {loaded.reason}")
-        return Plan(graph, models, tuple(node.after for node in graph.nodes), tuple(map(_reader, graph.nodes)))
+                raise UnavailableError(f"model {name!r} is not available{upstream}: {reason}")
+
+    def _prune(self) -> None:
+        """Forget what is known of models that are not loaded: their records are in the file."""
+        self.models.prune()
+        for known in (self._plans, self._fields, self._known):
+            for name in [name for name in known if name not in self.models.made and name not in self.routes]:
+                del known[name]
+        self._members.clear()
+        self._quick.clear()
+        self._limit = max(KEPT, 2 * len(self._plans))
 
 
-def _reader(node: Node) -> Reader:
-    own = [(field, source) for field, source in zip(node.inputs, node.sources, strict=True) if source.node < 0]
-    cleaner = RowCleaner([source.field for _, source in own], [field for field, _ in own])
-    if len(own) == len(node.inputs):
-        return cleaner, None
-    order = iter(range(len(own)))
-    return cleaner, tuple(-1 if source.node >= 0 else next(order) for source in node.sources)
+class Models(Mapping[str, LoadedModel]):
+    """The release's models by name, each made when it is asked for. `made` are those in memory."""
+
+    def __init__(self, file: ReleaseFile, pool: Pool) -> None:
+        self._file = file
+        self._pool = pool
+        self.made: dict[str, LoadedModel] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._file
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file)
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def __getitem__(self, name: str) -> LoadedModel:
+        found = self.made.get(name)
+        if found is None:
+            served = self._file.model(name)
+            if served is None:
+                raise KeyError(name)
+            found = self.made[name] = self._pool.model(served)
+        return found
+
+    def prune(self) -> None:
+        """Forget those that are neither loaded nor being loaded."""
+        for name, model in list(self.made.items()):
+            if model.batcher is None and model.slot.waiting is None:
+                del self.made[name]
 
 
-async def prepare(file: ReleaseFile, pool: Pool) -> PinnedRelease:
-    """Load and warm every model of the release; a model that cannot be loaded makes only itself unavailable."""
-    models: dict[str, LoadedModel] = {}
-    for name in file.models:
-        served = file.model(name)
-        assert served is not None
-        models[name] = await pool.load(served)
-    return PinnedRelease(file, models)
+def _retired(file: ReleaseFile, pool: Pool, made: tuple[dict[Any, Any], ...]) -> None:
+    """The last request of a release that is no longer served has ended."""
+    file.close()
+    pool.dispose(*made)
+    pool.trim()
+
+
+async def prepare(path: Path, pool: Pool, running: PinnedRelease | None = None) -> PinnedRelease:
+    """The release in that file, ready to serve beside the one that is `running`.
+
+    Loaded ahead, within the budget: pinned models, new versions of those that are loaded now (the most used first), and
+    all others of a release that is small. A model that cannot be loaded makes only itself unavailable: `failed` says
+    why. Raises CorruptArtifactError when the file is unsound.
+    """
+    file = await asyncio.get_running_loop().run_in_executor(pool.loader, ReleaseFile, path)
+    release = PinnedRelease(file, pool)
+    pool.forgive()
+    uses = {name: count for count, name in running.loaded() if name in file} if running else {}
+    wanted: dict[str, LoadedModel] = {}
+    for number, name in enumerate([*file.pinned, *uses]):
+        wanted[name] = release.models[name]
+        if number % 16 == 15:
+            await asyncio.sleep(0)  # thousands of records are not parsed in one turn of the loop
+    room = max(pool.budget / 2, pool.budget - pool.ledger.total)
+    ahead: list[LoadedModel] = []
+    for model in wanted.values():
+        if model.batcher is None:
+            room -= pool.estimate(model.served)
+            if room >= 0 or model.served.pinned:
+                ahead.append(model)
+    if len(file) <= EAGER:
+        rest = [model for model in release.models.values() if model.served.name not in wanted]
+        if sum(pool.estimate(model.served) for model in rest) <= room:
+            ahead += rest
+    reasons = await asyncio.gather(*(pool.load(model, uses.get(model.served.name, 0.0)) for model in ahead))
+    names = (model.served.name for model in ahead)
+    release.failed = {name: reason for name, reason in zip(names, reasons, strict=True) if reason is not None}
+    return release
