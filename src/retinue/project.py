@@ -25,7 +25,7 @@ from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
 from retinue.control.leases import name_holder, tidy
 from retinue.control.planfile import plan_id, read_plan, write_plan
-from retinue.control.publish import publish, publish_access
+from retinue.control.publish import publish, publish_access, recorded_settings
 from retinue.control.rollback import Act, roll_back, roll_back_to
 from retinue.control.wish import Members, Wisher, find_members
 from retinue.core.errors import PortfolioError, RetinueError, StateError, UsageError
@@ -35,6 +35,7 @@ from retinue.core.identity import digest
 from retinue.core.plan import Plan
 from retinue.core.planner import make_plan
 from retinue.core.portfolio import ModelSpec, Portfolio
+from retinue.core.settings_body import options_digest
 from retinue.core.state import Hold, Release, Version
 from retinue.core.wish import Actual, Options
 from retinue.loader import load
@@ -253,7 +254,8 @@ class Project:
         folder = self.releases
         publish_access(self.registry, folder, self.name)  # first: no release is served before its rights are known
         release = self.registry.current(self.name, self.stage)
-        if release is None or is_whole(folder, release.number):
+        options = options_digest(recorded_settings(self.registry, self.name))
+        if release is None or is_whole(folder, release.number, options):
             return None
         return publish(self.registry, folder, self.name, self.stage)
 

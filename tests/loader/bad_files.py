@@ -135,4 +135,15 @@ BAD: dict[str, str | bytes] = {
     "fallback_reason": model() + "endpoints:\n  late: {select: late, fallback: {model: delay, when: [unkown]}}\n",
     "rename_of_a_declared_model": model(was="delay"),
     "missing_include": HEAD + "include: [models/late.yaml]\n",
+    # options of serving
+    "cache_typo": model() + "endpoints:\n  late: {select: late, cache: {fro: 60s, answers: 0}}\n",
+    "cache_for_ever": model()
+    + "endpoints:\n  late: {select: late, cache: {for: 0s}}\n  b: {select: late, cache: 60s}\n",
+    "journal_typo": model()
+    + "endpoints:\n  late: {select: late, journal: {tensors: allways, dorp: [hour]}}\n"
+    + "  b: {select: late, journal: {tensors: 1.5}}\n  c: {select: late, journal: {drop: [hour], hash: [hour]}}\n",
+    "journal_of_unknown_field": model(needs="{delay: {inputs: {hour: sched_hour}}}", features="[dest, delay]")
+    + "endpoints:\n  late: {select: late, journal: {drop: [dest, shced_hour], hash: [hour, destination]}}\n",
+    "serve_typo": model(serve="{pined: true, concurrency: 0}"),
+    "serve_pinned_yes": model(serve="{pinned: yes}"),
 }

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from retinue.core.errors import Location, PortfolioError
 from retinue.core.family import expand
 from retinue.core.portfolio import CutoffSpec, DataUse, ForEach, Gates, Limits, MetricGate, Need, Portfolio
+from retinue.core.state import ServedCache, ServedJournal
 from retinue.loader import load
 from retinue.loader.read import parse
 
@@ -269,3 +270,29 @@ def test_loading_imports_none_of_the_heavy_packages(tmp_path: Path) -> None:
     file = str(tmp_path / "portfolio.yaml")
     done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_options_of_serving_are_read_with_their_units(tmp_path: Path) -> None:
+    text = FLIGHTS.replace(
+        '    select: "late-{origin}-{carrier}"\n',
+        '    select: "late-{origin}-{carrier}"\n    cache: {for: 1m30s}\n'
+        "    journal: {tensors: 10%, hash: [sched_hour, carrier], drop: [dest]}\n",
+    ).replace("    protect: true\n", "    protect: true\n    serve: {pinned: true, concurrency: 2}\n")
+    portfolio = read(text, tmp_path)
+    endpoint = portfolio.endpoints["late"]
+    assert endpoint.cache == ServedCache(90.0, 10_000)
+    assert endpoint.journal == ServedJournal(0.1, drop=("dest",), hash=("carrier", "sched_hour"))
+    assert portfolio.models[LATE].spec.settings["serve"] == {"pinned": True, "concurrency": 2}
+    plain = read(FLIGHTS, tmp_path).endpoints["late"]
+    assert (plain.cache, plain.journal) == (None, ServedJournal())
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("always", 1.0), ("never", 0.0), ("0.25", 0.25), ("25%", 0.25), ("0", 0.0), ("1", 1.0), ("100%", 1.0)],
+)
+def test_the_share_of_journalled_tensors_may_be_written_in_several_ways(
+    text: str, share: float, tmp_path: Path
+) -> None:
+    found = read(f"{FLIGHTS}    journal: {{tensors: {text}}}\n", tmp_path)
+    assert found.endpoints["late"].journal.tensors == share

@@ -22,7 +22,7 @@ from retinue.control.run import Builder, Patch, Run, Tools
 from retinue.control.verdicts import Candidate, settle
 from retinue.core.errors import ConflictError, RetinueError, StateUnavailableError
 from retinue.core.plan import Build, Plan, Regate
-from retinue.core.settings_body import merged
+from retinue.core.settings_body import merged, options_digest
 from retinue.core.state import ApplyRecord, Definition, Hold, Landing, Lease, Release, SettingsRevision
 from retinue.store.base import Registry
 
@@ -128,7 +128,7 @@ class Applier:
         holds = run.holds(verdicts, resolution, self.clock())
         landed = self._land(plan, plan_id, why, keeper.lease, run.landing(resolution), holds)
         if landed is not None:
-            publish(self.registry, self.releases, plan.portfolio, plan.stage)
+            publish(self.registry, self.releases, plan.portfolio, plan.stage, plan.settings)
             self.on_effect(Effect.RELEASE_FILE_WRITTEN, str(landed.number))
         settings = self._write_settings(plan, settings_before, why)
         return Outcome(
@@ -205,4 +205,6 @@ class Applier:
             plan.portfolio, body, expected=expected, why=why, who=self.who, now=self.clock()
         )
         self.on_effect(Effect.SETTINGS_WRITTEN, str(written.revision))
+        if before is None or options_digest(before.body) != options_digest(written.body):
+            publish(self.registry, self.releases, plan.portfolio, plan.stage)
         return written.revision

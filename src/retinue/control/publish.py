@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from retinue.core.settings_body import options_digest, served_cache, served_journal, served_model
 from retinue.core.state import Entry, Release, ReleaseImage, ServedEndpoint, ServedModel, ServedNeed, Version
 from retinue.store.accessfile import write_access
 from retinue.store.base import RegistryReader
@@ -13,18 +15,37 @@ from retinue.store.releasefile import point, write_release
 Json = Any
 
 
-def compile_release(release: Release, registry: RegistryReader) -> ReleaseImage:
-    """What a gateway needs to know of a release, from the manifests of its versions."""
+NO_SETTINGS: dict[str, Json] = {"models": {}, "policies": {}}
+
+
+def compile_release(
+    release: Release, registry: RegistryReader, settings: Mapping[str, Json] = NO_SETTINGS
+) -> ReleaseImage:
+    """What a gateway needs to know of a release, from the manifests of its versions and the settings on record."""
     versions = registry.versions({entry.version for entry in release.models.values()})
-    models = {name: _served(name, entry, versions[entry.version]) for name, entry in release.models.items()}
+    models = {name: _served(name, entry, versions[entry.version], settings) for name, entry in release.models.items()}
     endpoints = {
-        name: ServedEndpoint(name, body["select"], body["fallback"], tuple(body["fallback_when"]))
+        name: ServedEndpoint(
+            name,
+            body["select"],
+            body["fallback"],
+            tuple(body["fallback_when"]),
+            served_cache(settings, name),
+            served_journal(settings, name),
+        )
         for name, body in release.endpoints.items()
     }
-    return ReleaseImage(release.portfolio, release.stage, release.number, models, endpoints)
+    options = options_digest(settings)
+    return ReleaseImage(release.portfolio, release.stage, release.number, models, endpoints, options)
 
 
-def _served(name: str, entry: Entry, version: Version) -> ServedModel:
+def recorded_settings(registry: RegistryReader, portfolio: str) -> Mapping[str, Json]:
+    """The body of the newest settings revision."""
+    found = registry.settings(portfolio)
+    return found.body if found is not None else NO_SETTINGS
+
+
+def _served(name: str, entry: Entry, version: Version, settings: Mapping[str, Json]) -> ServedModel:
     body = version.manifest
     return ServedModel(
         name=name,
@@ -35,20 +56,30 @@ def _served(name: str, entry: Entry, version: Version) -> ServedModel:
         environment=body["environment"],
         needs=tuple(ServedNeed(n["model"], n["output"], n["column"], dict(n["inputs"])) for n in body["needs"]),
         family=body["family"],
+        **served_model(settings, name),
     )
 
 
-def publish(registry: RegistryReader, folder: Path, portfolio: str, stage: str) -> Path | None:
-    """Write the current release's file into `folder` and point gateways at it; None when there is no release."""
+def publish(
+    registry: RegistryReader, folder: Path, portfolio: str, stage: str, wished: Mapping[str, Json] | None = None
+) -> Path | None:
+    """Write the current release's file into `folder` and point gateways at it; None when there is no release.
+
+    It is compiled with the settings on record, or with `wished` ones that are about to be recorded: what an endpoint
+    keeps out of its journal must hold for its first request.
+    """
     release, path = registry.current(portfolio, stage), None
+    settings = recorded_settings(registry, portfolio)
     while release is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        path = write_release(folder, compile_release(release, registry))
+        path = write_release(folder, compile_release(release, registry, wished or settings))
         point(folder, release.number)
         # Another apply may have landed and pointed at a newer one meanwhile: that must not be undone.
-        published, release = release.number, registry.current(portfolio, stage)
-        if release is not None and release.number == published:
+        published = (release.number, options_digest(settings))
+        release, settings = registry.current(portfolio, stage), recorded_settings(registry, portfolio)
+        if release is not None and (release.number, options_digest(settings)) == published:
             break
+        wished = None
     return path
 
 

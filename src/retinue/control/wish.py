@@ -21,6 +21,7 @@ from retinue.core.graph import Graph, renames
 from retinue.core.identity import digest, digest_bytes
 from retinue.core.plan import Waiting
 from retinue.core.portfolio import ModelSpec, ModelTemplate, Portfolio
+from retinue.core.settings_body import endpoint_options
 from retinue.core.state import Version
 from retinue.core.wish import Actual, Options, Wish, WishedModel
 from retinue.sources.base import Facts, Pin, Question, Tables
@@ -371,7 +372,9 @@ def _collapse(problems: Sequence[PortfolioError]) -> tuple[PortfolioError, ...]:
 
 def settings_body(portfolio: Portfolio, specs: Iterable[ModelSpec]) -> dict[str, Json]:
     """What is versioned on its own line: metadata, gates on record, policies, protection."""
+    options = {name: found for name, spec in portfolio.endpoints.items() if (found := endpoint_options(spec))}
     return {
+        **({"endpoints": options} if options else {}),
         "models": {
             spec.name: {
                 "metadata": {**asdict(spec.metadata), "tags": sorted(spec.metadata.tags)},

@@ -132,7 +132,8 @@ class _Planner:
         new = self.wish.settings
         if self.options.selected is not None and self.actual.settings is not None:
             kept = {**old["models"], **{m: new["models"][m] for m in self.models.included() if m in new["models"]}}
-            new = {**new, "models": kept}
+            new = {**{k: v for k, v in new.items() if k != "endpoints"}, "models": kept}
+            new |= {"endpoints": old["endpoints"]} if "endpoints" in old else {}
         if old == new:
             return None
         for name, text in weakened(old, new):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from retinue.core.contract import Task
 from retinue.core.errors import Location
+from retinue.core.state import ServedCache, ServedJournal
 
 Json = Any  # a JSON value; kept as such because user params are free-form
 Key = tuple[tuple[str, str], ...]
@@ -155,7 +156,7 @@ class ModelSpec:
     was: str | None = None
     rollout: str | None = None  # policy names; what they say is in Portfolio.policies
     retrain: str | None = None
-    settings: Mapping[str, Json] = field(default_factory=dict)  # monitor, resources: versioned, act later
+    settings: Mapping[str, Json] = field(default_factory=dict)  # serve acts; monitor, resources act later
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,8 @@ class EndpointSpec:
     select: str
     fallback: str | None = None
     fallback_when: tuple[FallbackReason, ...] = ("unknown", "unavailable")
+    cache: ServedCache | None = None  # with `journal` on the line of settings: no rollback of models touches them
+    journal: ServedJournal = field(default_factory=ServedJournal)
 
 
 @dataclass(frozen=True, slots=True)

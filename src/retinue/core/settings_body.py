@@ -1,6 +1,7 @@
 """The settings revision: owners, descriptions, tags, policies and gates on record, on their own line of versions.
 
-Body: {"models": {name: {"metadata": …, "gates": …, "policies": …, "protect": …}}, "policies": {kind: {name: …}}}.
+Body: {"models": {name: {"metadata": …, "gates": …, "policies": …, "protect": …}}, "policies": {kind: {name: …}},
+"endpoints": {name: {"cache": …, "journal": …}}}; endpoints without options are left out, and the key when none has any.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retinue.core.identity import digest
 from retinue.core.plan import Why
+from retinue.core.portfolio import EndpointSpec
+from retinue.core.state import ServedCache, ServedJournal
 
 Json = Any
 
@@ -27,6 +31,7 @@ def what_changed(old: Mapping[str, Json], new: Mapping[str, Json]) -> tuple[tupl
         policies |= {k for k in ("policies", "protect", "gates") if before.get(k) != body.get(k)}
     if old["policies"] != new["policies"]:
         policies.add("policies")
+    policies |= _options_changed(old.get("endpoints", {}), new.get("endpoints", {}))
     why = []
     if fields:
         why.append(Why("METADATA", ", ".join(sorted(fields))))
@@ -47,7 +52,64 @@ def merged(before: Mapping[str, Json], wished: Mapping[str, Json], now: Mapping[
         else:
             models[name] = body
     policies = wished["policies"] if wished["policies"] != before["policies"] else now["policies"]
-    return {"models": models, "policies": policies}
+    endpoints = dict(now.get("endpoints", {}))
+    old, new = before.get("endpoints", {}), wished.get("endpoints", {})
+    for name in {*old, *new}:
+        if old.get(name) != new.get(name):
+            endpoints[name] = new.get(name)
+    endpoints = {name: body for name, body in endpoints.items() if body is not None}
+    return {"models": models, "policies": policies, **({"endpoints": endpoints} if endpoints else {})}
+
+
+# ── options of serving ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def endpoint_options(spec: EndpointSpec) -> dict[str, Json]:
+    """An endpoint's options as the body keeps them; empty when it says nothing."""
+    found: dict[str, Json] = {}
+    if spec.cache is not None:
+        found["cache"] = {"seconds": spec.cache.seconds, "answers": spec.cache.answers}
+    if spec.journal != ServedJournal():
+        found["journal"] = {
+            "tensors": spec.journal.tensors,
+            "drop": list(spec.journal.drop),
+            "hash": list(spec.journal.hash),
+        }
+    return found
+
+
+def served_cache(body: Mapping[str, Json], endpoint: str) -> ServedCache | None:
+    """What may be kept of an endpoint's answers."""
+    found = body.get("endpoints", {}).get(endpoint, {}).get("cache")
+    return ServedCache(found["seconds"], found["answers"]) if found else None
+
+
+def served_journal(body: Mapping[str, Json], endpoint: str) -> ServedJournal:
+    """What the journal keeps of an endpoint's rows."""
+    found = body.get("endpoints", {}).get(endpoint, {}).get("journal")
+    return ServedJournal(found["tensors"], tuple(found["drop"]), tuple(found["hash"])) if found else ServedJournal()
+
+
+def served_model(body: Mapping[str, Json], model: str) -> dict[str, Json]:
+    """A model's `serve:` options: {"pinned", "concurrency"}, only those that are set."""
+    found: dict[str, Json] = body["models"].get(model, {}).get("policies", {}).get("serve", {})
+    return found
+
+
+def options_digest(body: Mapping[str, Json]) -> str:
+    """What names all options that a release file is compiled with; empty when there are none."""
+    models = {name: found for name in body["models"] if (found := served_model(body, name))}
+    endpoints = body.get("endpoints", {})
+    return digest({"endpoints": endpoints, "models": models}) if endpoints or models else ""
+
+
+def _options_changed(old: Mapping[str, Json], new: Mapping[str, Json]) -> set[str]:
+    return {
+        f"{key} of endpoint {name}"
+        for name in {*old, *new}
+        for key in ("cache", "journal")
+        if old.get(name, {}).get(key) != new.get(name, {}).get(key)
+    }
 
 
 def weakened(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[tuple[str, str]]:

@@ -220,6 +220,7 @@ class ServedModel:
     family: str | None = None
     memory: int = 0  # bytes it takes when loaded, as measured at build; 0: not measured
     pinned: bool = False  # loaded before its release serves, never evicted
+    concurrency: int = 0  # batches of it that may run at once; 0: as its execution allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,3 +264,4 @@ class ReleaseImage:
     number: int
     models: Mapping[str, ServedModel]
     endpoints: Mapping[str, ServedEndpoint]
+    options: str = ""  # digest of the settings it was compiled with; empty: none say anything about serving

@@ -243,6 +243,41 @@ def _declared(name: str, models: Iterable[str]) -> bool:
     return any(could_be(model, name) for model in models)
 
 
+def request_names(spec: EndpointSpec, templates: Mapping[str, ModelTemplate]) -> frozenset[str]:
+    """Every field that a request to this endpoint may hold: what selects, and what its models and their upstreams read.
+
+    Empty when a model that it selects is not known or broken: then nothing can be said of its fields.
+    """
+    found = set(placeholders(spec.select))
+    todo = [(name, dict[str, str]()) for name in (spec.select, spec.fallback) if name is not None]
+    seen: set[str] = set()
+    while todo:
+        name, mapping = todo.pop()
+        template = _upstream(name, templates)
+        if template is None:
+            return frozenset()
+        changed = [o.values for o in template.overrides]
+        features = {f for values in ({}, *changed) for f in values.get("features", template.spec.features)}
+        found |= features | {mapping.get(feature, feature) for feature in features}
+        for need in (n for values in ({}, *changed) for n in values.get("needs", template.spec.needs)):
+            if need.model not in seen:
+                seen.add(need.model)
+                todo.append((need.model, {**mapping, **dict(need.inputs)}))
+    return frozenset(found)
+
+
+def redaction(spec: EndpointSpec, places: Places, names: frozenset[str], problems: Problems) -> None:
+    """Notes fields to drop or hash that no request holds: a slip there would keep what must not be kept."""
+    for key in ("drop", "hash"):
+        for field in getattr(spec.journal, key) if names else ():
+            if field not in names:
+                problems.add(
+                    f"endpoints.{spec.name}.journal.{key}: no request to it has a field {field!r}",
+                    places.of(f"journal.{key}.{field}"),
+                    did_you_mean(field, names),
+                )
+
+
 def endpoint(spec: EndpointSpec, keys: Mapping[str, Location], known: Known, problems: Problems) -> None:
     """Notes an endpoint that selects nothing or falls back on nothing."""
     label = f"endpoints.{spec.name}"

@@ -6,6 +6,7 @@ import csv
 import itertools
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from retinue.core.errors import Location, PortfolioError
@@ -24,11 +25,13 @@ from retinue.core.portfolio import (
     Override,
     TableSpec,
 )
+from retinue.core.state import ServedCache, ServedJournal
 from retinue.loader import schema, units
+from retinue.loader.shape import Shape
 
 _SAME = ("train", "environment", "target", "task", "semantics", "compile", "protect", "rollout", "retrain")
 _METADATA = ("owner", "description", "tags")
-_SETTINGS = ("monitor", "resources")
+_SETTINGS = ("monitor", "resources", "serve")
 _BODIES = ("limits", "holdout", *_SETTINGS)
 
 
@@ -53,10 +56,13 @@ def environment(name: str, shape: schema.Environment, where: Location) -> Enviro
 
 def endpoint(name: str, shape: schema.Endpoint, where: Location) -> EndpointSpec:
     """An endpoint."""
+    cache = ServedCache(shape.cache.for_, shape.cache.answers) if shape.cache is not None else None
+    kept = shape.journal
+    journal = ServedJournal(kept.tensors, tuple(sorted(kept.drop)), tuple(sorted(kept.hash))) if kept else None
+    spec = EndpointSpec(name, where, shape.select, cache=cache, journal=journal or ServedJournal())
     if shape.fallback is None:
-        return EndpointSpec(name, where, shape.select)
-    when = tuple(sorted(set(shape.fallback.when)))
-    return EndpointSpec(name, where, shape.select, shape.fallback.model, when)
+        return spec
+    return replace(spec, fallback=shape.fallback.model, fallback_when=tuple(sorted(set(shape.fallback.when))))
 
 
 def cutoff(text: str) -> CutoffSpec:
@@ -70,7 +76,7 @@ def cutoff(text: str) -> CutoffSpec:
     return CutoffSpec(share=None, at=units.moment(text))
 
 
-def policy(shape: schema.Shape) -> dict[str, Any]:
+def policy(shape: Shape) -> dict[str, Any]:
     """A policy's body as JSON: durations in seconds, shares of one."""
     body = shape.model_dump(exclude_none=True)
     if "when" in body:

@@ -7,6 +7,7 @@ import types
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Tag, ValidationError
+from pydantic.fields import FieldInfo
 
 from retinue.core.errors import Location
 from retinue.core.suggest import did_you_mean, nearest
@@ -58,17 +59,17 @@ def _tell(found: Any, cls: type[BaseModel], node: Node, label: str, at: Location
     if sort == "missing":
         owner = ".".join([label, *map(str, path[:-1])]) if label else ".".join(map(str, path[:-1]))
         field = _shape_at(cls, loc[:-1])
-        about = field.model_fields[str(path[-1])].description if field else None
+        about = _field(field, str(path[-1])).description if field else None
         _, _, owner_at = _walk(node, at, path[:-1])
         problems.add(f"{owner + ': ' if owner else ''}`{path[-1]}` is missing", owner_at, about, SHAPE)
     elif sort == "extra_forbidden":
         shape = _shape_at(cls, loc[:-1])
         owner = ".".join([label, *map(str, path[:-1])]).strip(".")
-        known = shape.model_fields if shape else ()
+        known = shape.model_fields if shape else {}
         problems.add(
             f"{owner + ': ' if owner else ''}unknown key {path[-1]!r}",
             key_at,
-            did_you_mean(str(path[-1]), known),
+            did_you_mean(str(path[-1]), [field.alias or name for name, field in known.items()]),
             SHAPE,
         )
     else:
@@ -94,6 +95,11 @@ def _words(sort: str, text: str, context: dict[str, Any], value: Node) -> tuple[
     if sort == "greater_than_equal":
         return f"expected at least {context['ge']}, found {kind(value)}", None
     return f"{text[0].lower()}{text[1:]}", None
+
+
+def _field(shape: type[BaseModel], key: str) -> FieldInfo:
+    """The field of a key; a key that is a word of Python is its field's alias."""
+    return shape.model_fields.get(key) or shape.model_fields[f"{key}_"]
 
 
 def _or(words: list[str]) -> str:
@@ -136,8 +142,8 @@ def _step(annotation: Any, part: str | int) -> list[Any]:
         if _is_tag(part):
             found.append(base)
         elif isinstance(base, type) and issubclass(base, BaseModel):
-            if str(part) in base.model_fields:
-                found.append(base.model_fields[str(part)].annotation)
+            if {str(part), f"{part}_"} & base.model_fields.keys():
+                found.append(_field(base, str(part)).annotation)
             elif base.model_config.get("extra") == "allow":
                 found.append(get_args(get_type_hints(base, include_extras=True)["__pydantic_extra__"])[1])
         elif get_origin(base) is dict:

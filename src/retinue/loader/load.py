@@ -61,8 +61,10 @@ class _Loader:
         models = self.templates(shapes, known)
         endpoints = self.section("endpoints", schema.Endpoint, convert.endpoint)
         for name, spec in endpoints.items():
-            entries = self.entry("endpoints", name).node.entries or {}
-            check.endpoint(spec, {key: entry.at for key, entry in entries.items()}, known, self.problems)
+            node = self.entry("endpoints", name).node
+            check.endpoint(spec, {k: entry.at for k, entry in (node.entries or {}).items()}, known, self.problems)
+            places = check.Places(name, spec.where, dict(_places(node)))
+            check.redaction(spec, places, check.request_names(spec, models), self.problems)
         self.problems.check()
         assert main is not None
         found = Portfolio(

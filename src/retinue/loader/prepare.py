@@ -7,7 +7,7 @@ import math
 from retinue.loader.problems import SHAPE, Problems
 from retinue.loader.read import Entry, Node
 
-MERGED = ("params", "gates", "limits", "holdout", "monitor", "resources")
+MERGED = ("params", "gates", "limits", "holdout", "monitor", "resources", "serve")
 """Keys whose mappings are merged key by key; all others are replaced whole."""
 
 

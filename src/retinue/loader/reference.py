@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from retinue.loader import schema
+from retinue.loader import schema, schema_serving
 from retinue.loader.later import LATER_KEYS
 
 _HEAD = """\
@@ -47,8 +47,11 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`models.NAME.monitor`", schema.Monitor),
     ("`models.NAME.monitor.slo`", schema.Slo),
     ("`models.NAME.resources`", schema.Resources),
+    ("`models.NAME.serve`", schema_serving.Serve),
     ("`endpoints.NAME`", schema.Endpoint),
     ("`endpoints.NAME.fallback`", schema.Fallback),
+    ("`endpoints.NAME.cache`", schema_serving.Cache),
+    ("`endpoints.NAME.journal`", schema_serving.Journal),
     ("`policies`", schema.Policies),
     ("`policies.rollout.NAME`", schema.RolloutPolicy),
     ("`policies.retrain.NAME`", schema.RetrainPolicy),
@@ -72,7 +75,8 @@ def _sections() -> Iterator[str]:
         yield "| key | type | default | rebuilds | meaning |"
         yield "| --- | --- | --- | --- | --- |"
         properties = shape.model_json_schema()
-        for name, field in shape.model_fields.items():
+        for attribute, field in shape.model_fields.items():
+            name = field.alias or attribute
             kind = _kind(properties["properties"][name], properties.get("$defs", {}))
             about = (field.description or "").replace("|", "\\|")
             yield f"| `{name}` | {kind} | {_default(field)} | {_rebuilds(field)} | {about} |"

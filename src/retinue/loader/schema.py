@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from retinue.core.contract import Task
+from retinue.loader.schema_serving import Cache, Journal, Serve
+from retinue.loader.shape import Shape, needed, opt
 from retinue.loader.types import (
     Duration,
     Expected,
@@ -27,22 +29,6 @@ from retinue.loader.types import (
     one_or_many,
     wrong,
 )
-
-
-def opt(description: str, rebuilds: str = "no", default: Any = None) -> Any:
-    """An optional key with its reference text."""
-    return Field(default=default, description=description, json_schema_extra={"rebuilds": rebuilds})
-
-
-def needed(description: str, rebuilds: str = "no") -> Any:
-    """A required key with its reference text."""
-    return Field(description=description, json_schema_extra={"rebuilds": rebuilds})
-
-
-class Shape(BaseModel):
-    """Unknown keys are errors and nothing is converted silently."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Table(Shape):
@@ -266,6 +252,7 @@ class ModelFields(Shape):
     retrain: Text | None = opt("Name of a retrain policy.")
     monitor: Monitor | None = opt("What is watched; acts in a later Retinue.")
     resources: Resources | None = opt("Serving resources; acts in a later Retinue.")
+    serve: Serve | None = opt("How it is served.")
     owner: Text | None = opt("Who is responsible.")
     description: Text | None = opt("What the model is for.")
     tags: Texts | None = opt("Labels for selectors: `tag:…`.")
@@ -345,6 +332,8 @@ class Endpoint(Shape):
 
     select: Text = needed("Model's name; {fields} are filled from each row.")
     fallback: Fallback | None = opt("Who answers instead.")
+    cache: Cache | None = opt("Answers that may be given again.")
+    journal: Journal | None = opt("What the journal keeps.")
 
 
 class PortfolioFile(Shape):
@@ -367,14 +356,14 @@ class Main(Shape):
 
     portfolio: Name = needed("Write the name of the portfolio: portfolio: NAME.")
     format: Literal[1] = 1
-    include: SomeTexts = []
+    include: SomeTexts = Field(default=[])
     cutoff: str = "last 20%"
-    data: dict[str, Any] = {}
-    environments: dict[str, Any] = {}
-    policies: dict[str, Any] = {}
-    defaults: dict[str, Any] = {}
-    models: dict[str, Any] = {}
-    endpoints: dict[str, Any] = {}
+    data: dict[str, Any] = Field(default={})
+    environments: dict[str, Any] = Field(default={})
+    policies: dict[str, Any] = Field(default={})
+    defaults: dict[str, Any] = Field(default={})
+    models: dict[str, Any] = Field(default={})
+    endpoints: dict[str, Any] = Field(default={})
 
 
 def json_schema() -> dict[str, Any]:

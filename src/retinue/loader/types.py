@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from retinue.core.suggest import nearest
 from retinue.loader import units
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._~-]*$"
@@ -100,6 +101,34 @@ Share = Annotated[
     float,
     _unit(_share, "a percentage between 0% and 100%", '"20%"'),
     WithJsonSchema({"type": "string", "pattern": units.PERCENT, "title": "share"}),
+]
+
+
+def _tensors(value: object) -> float:
+    words = {"always": 1.0, "never": 0.0}
+    if isinstance(value, str) and value in words:
+        return words[value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    if isinstance(value, str) and re.fullmatch(units.PERCENT, value) and units.percent(value) <= 1:
+        return units.percent(value)
+    near = nearest(value, words) if isinstance(value, str) else None
+    hint = f"Did you mean {near!r}?" if near else 'Write always, never, "10%" or 0.1.'
+    raise wrong(f"expected always, never or a share, found {shown(value)}", hint)
+
+
+Tensors = Annotated[
+    Any,  # the share as a float
+    BeforeValidator(_tensors),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["always", "never"]},
+                {"type": "string", "pattern": units.PERCENT, "title": "share"},
+                {"type": "number", "minimum": 0, "maximum": 1},
+            ]
+        }
+    ),
 ]
 Name = Annotated[
     str,

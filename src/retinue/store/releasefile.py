@@ -58,6 +58,7 @@ def write_release(folder: Path, image: ReleaseImage) -> Path:
             "portfolio": image.portfolio,
             "stage": image.stage,
             "number": image.number,
+            "options": image.options,
             "models": index,
             "pinned": [name for name in sorted(image.models) if image.models[name].pinned],
             "endpoints": {name: asdict(endpoint) for name, endpoint in image.endpoints.items()},
@@ -100,14 +101,14 @@ def current(folder: Path) -> int | None:
     return found.number if found else None
 
 
-def is_whole(folder: Path, number: int) -> bool:
-    """Whether gateways are pointed at release `number` and its file is there, undamaged."""
+def is_whole(folder: Path, number: int, options: str = "") -> bool:
+    """Whether gateways are pointed at release `number`, compiled with these options, its file there, undamaged."""
     try:
         there = pointer(folder)
         if there is None or there.number != number:
             return False
         with ReleaseFile(folder / f"{number}.release") as file:
-            return file.digest == there.digest
+            return file.digest == there.digest and file.options == options
     except CorruptArtifactError:
         return False
 
@@ -126,6 +127,7 @@ class ReleaseFile:
             self.portfolio: str = head["portfolio"]
             self.stage: str = head["stage"]
             self.number: int = head["number"]
+            self.options: str = head["options"]
             self.pinned: tuple[str, ...] = tuple(head["pinned"])
             self._index: dict[str, tuple[int, int]] = head["models"]
             self.endpoints: dict[str, ServedEndpoint] = {
