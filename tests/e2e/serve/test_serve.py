@@ -97,7 +97,7 @@ def _check_wire(url: str) -> None:
         assert response.headers["retinue-release"] == "1"
         assert answer["outputs"] == [{"name": "y", "shape": [2], "datatype": "FP64", "data": [1071.0, 1092.5]}]
         assert (answer["id"], answer["model_name"], answer["model_version"]) == ("mine", "late-JFK", "JFK-v1")
-        assert len(json.loads(answer["parameters"]["prediction_ids"])) == 2
+        assert answer["parameters"]["prediction_id"][14] == "7"
         request["inputs"] = [
             {"name": "origin", "shape": [2], "datatype": "BYTES", "data": ["JFK", "?"]},
             {"name": "x", "shape": [2, 1], "datatype": "INT32", "data": [1, 1]},
