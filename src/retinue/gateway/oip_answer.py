@@ -81,7 +81,8 @@ def parameters(call: Call, request: InferRequest) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"release": call.release.number, "prediction_id": call.id}
     if call.route is not None:
-        found["models"] = orjson.dumps([_answered(part, call.rows) for part in call.parts]).decode()
+        parts = sorted(call.parts, key=lambda part: part.rows[0])
+        found["models"] = orjson.dumps([_answered(part, call.rows) for part in parts]).decode()
     if request.content_type is not None:
         found["content_type"] = request.content_type
     return found
