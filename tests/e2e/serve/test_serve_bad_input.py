@@ -199,9 +199,9 @@ def test_pipelined_requests_are_answered_in_order(server: Any) -> None:
     requests = []
     for number in range(300):  # more than may wait at once
         row = json.dumps({"x": number, "z": 0}).encode()
-        requests.append(b"POST /predict/e HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (len(row), row))
-        requests.append(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
-    requests.append(b"GET /v2 HTTP/1.1\r\nconnection: close\r\n\r\n")
+        requests.append(b"POST /predict/e HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n%s" % (len(row), row))
+        requests.append(b"GET /v2/health/live HTTP/1.1\r\nhost: t\r\n\r\n")
+    requests.append(b"GET /v2 HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n")
     answer = _say(server, b"".join(requests))
     bodies = [part.partition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
     assert len(bodies) == 601
@@ -210,15 +210,15 @@ def test_pipelined_requests_are_answered_in_order(server: Any) -> None:
 
 
 def test_many_large_heads_in_one_read_are_as_many_requests(server: Any) -> None:
-    one = b"GET /v2/health/live HTTP/1.1\r\nx: " + b"a" * 1_500 + b"\r\n\r\n"
-    last = b"GET /v2 HTTP/1.1\r\nconnection: close\r\n\r\n"
+    one = b"GET /v2/health/live HTTP/1.1\r\nhost: t\r\nx: " + b"a" * 1_500 + b"\r\n\r\n"
+    last = b"GET /v2 HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"
     assert _say(server, one * 1_000 + last).count(b"HTTP/1.1 200 OK") == 1_001
 
 
 def test_a_client_that_sends_no_more_is_let_go_after_its_answer(server: Any) -> None:
     for rest in (b"", b"GET /v2 HT"):
         with socket.create_connection(("127.0.0.1", server.record.port), timeout=5) as connection:
-            connection.sendall(b'POST /predict/e HTTP/1.1\r\ncontent-length: 8\r\n\r\n{"x": 1}' + rest)
+            connection.sendall(b'POST /predict/e HTTP/1.1\r\nhost: t\r\ncontent-length: 8\r\n\r\n{"x": 1}' + rest)
             connection.shutdown(socket.SHUT_WR)
             answer = b""
             while chunk := connection.recv(65536):
@@ -226,7 +226,7 @@ def test_a_client_that_sends_no_more_is_let_go_after_its_answer(server: Any) -> 
         assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
-SMUGGLED = b"GET /v2/health/live HTTP/1.1\r\n\r\n"
+SMUGGLED = b"GET /v2/health/live HTTP/1.1\r\nhost: t\r\n\r\n"
 AMBIGUOUS = [
     b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
     b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n" + SMUGGLED,
@@ -251,17 +251,17 @@ def test_ambiguous_framing_is_refused_and_nothing_behind_it_is_served(server: An
 
 
 def test_heads_over_the_limit_slow_senders_and_garbage_are_refused(server: Any) -> None:
-    assert _say(server, b"GET / HTTP/1.1\r\nx: " + b"a" * 200_000).startswith(b"HTTP/1.1 431 ")
+    assert _say(server, b"GET / HTTP/1.1\r\nhost: t\r\nx: " + b"a" * 200_000).startswith(b"HTTP/1.1 431 ")
     assert _say(server, b"GET /" + b"a" * 200_000).startswith(b"HTTP/1.1 431 ")
     many = b"".join(b"h%d: v\r\n" % n for n in range(20_000))
-    assert _say(server, b"GET / HTTP/1.1\r\n" + many).startswith(b"HTTP/1.1 431 ")
+    assert _say(server, b"GET / HTTP/1.1\r\nhost: t\r\n" + many).startswith(b"HTTP/1.1 431 ")
     assert _say(server, b"\x16\x03\x01\x02\x00 this is TLS").startswith(b"HTTP/1.1 400 ")
-    slow = _say(server, b"POST /predict/e HTTP/1.1\r\ncontent-length: 10\r\n\r\n{")
+    slow = _say(server, b"POST /predict/e HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n{")
     assert slow.startswith(b"HTTP/1.1 408 ")
     assert b"connection: close" in slow
     old = _say(server, b"GET /v2/health/live HTTP/1.0\r\n\r\n")
     assert old.endswith(b'{"live":true}')
-    upgrade = b"GET /v2/health/live HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    upgrade = b"GET /v2/health/live HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
     assert b'{"live":true}' in _say(server, upgrade)
 
 
