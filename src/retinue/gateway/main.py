@@ -101,6 +101,7 @@ class Gateway:
             case "retire":
                 for generation in [g for g in self._releases if g < message["generation"]]:
                     del self._releases[generation]
+                self._plane.answers.retire(release.digest for release in self._releases.values())
             case "forget":
                 self._releases.pop(message["generation"], None)
             case "demote":
@@ -153,6 +154,7 @@ class Gateway:
                 **self._meter.snapshot(sum(worker["restarts"] for worker in workers)),
                 **self._pool.metrics(),
                 **self._recorder.metrics(),
+                **self._plane.answers.metrics(),
             },
             "workers": workers,
             "journal": self._recorder.status(),
@@ -202,6 +204,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--notes", type=int, help="number of the inherited file that outlives a crash")
     parser.add_argument("--settings", required=True)
     options = parser.parse_args(arguments)
+    sys.setswitchinterval(0.0005)  # a thread that loads a model needs its turns beside a busy loop, and gives them back
     try:
         import uvloop
     except ImportError:  # Windows has none

@@ -58,6 +58,7 @@ class Reaper:
         self._dirty = False
         self._stopping = False
         self.trims = 0
+        self.left = 0  # bytes that this process took after the last trim
         self._thread = threading.Thread(target=self._work, name="reaper", daemon=True)
         self._thread.start()
 
@@ -101,4 +102,5 @@ class Reaper:
                     began = time.monotonic()
                     library.malloc_trim(0)
                     rest = min(max(0.05, self._SHARE * (time.monotonic() - began)), 5.0)
+                self.left = taken()
                 self.trims += 1

@@ -12,90 +12,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import sys
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from retinue import telemetry
-from retinue.core.batching import COLUMNS
-from retinue.core.cache import Entry, Estimate, Ledger, Retries
-from retinue.core.contract import Field
+from retinue.core.cache import Estimate, Ledger, Retries
 from retinue.core.errors import RetinueError, UnavailableError
-from retinue.core.identity import short
-from retinue.core.routing import fields_of
 from retinue.core.state import ServedModel
 from retinue.gateway.batcher import Batch, Batcher, Item
 from retinue.gateway.breadcrumb import Breadcrumbs, Hook, name_in_note
-from retinue.gateway.memory import Reaper, machine, taken
+from retinue.gateway.hosts import Hosts
+from retinue.gateway.memory import Reaper, machine
 from retinue.gateway.runners import InlineRunner, WorkerRunner
-from retinue.gateway.workers import Worker, worker_folder
+from retinue.gateway.scales import Scales
+from retinue.gateway.slots import NO_ENTRY, LoadedModel, Slot
+from retinue.gateway.workers import Worker
 from retinue.settings import Settings, parse_memory
 from retinue.store.base import Artifacts
 from retinue_worker import runtime
 
-PLATFORM = "platform"  # the environment of compiled models that must not run in a gateway
 LOADS = 2  # loads at once: more would only share the same cores
 MEASURE = 1.0  # seconds between two looks at what the process really takes
-ENOUGH = 8 * 1024**2  # bytes of models from which on the measured total says something about them
 FREEZE = 64  # loads after which the collector is told not to look at them again
-_SLACK = 64 * 1024**2  # bytes a worker process may have beyond what it hosts before it is restarted to get them back
-
-
-class Slot:
-    """One version in this process, whoever names it: cold, being loaded, or loaded (`batcher`)."""
-
-    __slots__ = ("__weakref__", "batcher", "entry", "key", "started", "waiters", "waiting")
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.batcher: Batcher | None = None
-        self.entry = _NO_ENTRY
-        self.waiting: list[Item] | None = None  # while it is being loaded, or queued for it
-        self.waiters: list[asyncio.Future[str | None]] = []
-        self.started = False
-
-
-_NO_ENTRY = Entry("", 0, 0.0, False, 0.0, 0.0)
-
-
-class LoadedModel:
-    """One model of one release; its version is loaded (`batcher`), is not, or cannot be (`reason`)."""
-
-    __slots__ = ("__weakref__", "_pool", "fields", "outputs", "served", "slot")
-
-    def __init__(self, served: ServedModel, slot: Slot, pool: Pool) -> None:
-        self.served = served
-        self.slot = slot
-        self._pool = pool
-        self.fields = fields_of(served.signature["inputs"])
-        self.outputs: tuple[Field, ...] = fields_of(served.signature["outputs"])
-
-    @property
-    def batcher(self) -> Batcher | None:
-        """Its queue, while it is loaded."""
-        return self.slot.batcher
-
-    @property
-    def reason(self) -> str | None:
-        """Why it cannot serve; None while it can, or has only not been asked to."""
-        return self._pool.reason(self)
-
-    def add(self, item: Item) -> None:
-        """Let these rows run, as soon as the model is loaded; when it cannot be, they fail with UnavailableError."""
-        slot = self.slot
-        batcher = slot.batcher
-        if batcher is None:
-            self._pool.fetch(self, item)
-            return
-        entry = slot.entry
-        entry.uses += 1.0
-        entry.seen = self._pool.ledger.clock
-        batcher.add(item)
 
 
 class Pool:
@@ -122,17 +64,14 @@ class Pool:
         self._retries = Retries()
         self._slots: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
         self._runners: dict[str, InlineRunner | WorkerRunner] = {}  # theirs is the last reference to a model
-        self._workers: dict[str, Worker] = {}
-        self._hosts: dict[str, Worker] = {}  # where a model is hosted, by key
-        self._bases: dict[int, int] = {}  # what a process takes without models, by pid; 0 is this one
+        self._hosts = Hosts(settings)
+        self._scales = Scales()
         self._urgent: deque[LoadedModel] = deque()
         self._patient: deque[LoadedModel] = deque()
         self._loading = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._count = 0
         self._measured = 0.0
         self._since_freeze = 0
-        self.correction = 1.0  # what models really take, by what was thought
         self.counts = {"misses": 0, "loads": 0, "failures": 0, "evictions": 0, "seconds": 0.0}
         self.loader = ThreadPoolExecutor(LOADS, thread_name_prefix="loader")
         self._runs = ThreadPoolExecutor(2, thread_name_prefix="run")
@@ -274,18 +213,8 @@ class Pool:
         served = model.served
         began = time.perf_counter()
         path = await self._loop.run_in_executor(self.loader, self._artifacts.local, served.artifact)
-        worker = self._worker(served.environment if served.format != "onnx" else PLATFORM)
-        self._count += 1
-        name = f"{short(served.version)}-{self._count}"
-        await worker.load(name, path, served.format, dict(served.signature), served.name)
-        runner = WorkerRunner(worker, name, model.fields)
-        warm: asyncio.Future[RetinueError | None] = self._loop.create_future()
-        example = runtime.example(dict(served.signature))
-        runner.run(COLUMNS, example, 0.0, lambda _, error, __: warm.set_result(error))
-        error = await warm
-        if isinstance(error, UnavailableError):  # an InferenceError may be the synthetic row's fault
-            raise error
-        self._hosts[model.slot.key] = worker
+        runner, worker = await self._hosts.load(served, path, model.fields)
+        self._scales.hosted[model.slot.key] = worker
         copies = max(1, len(worker.pids))  # each process of the environment has its own
         self._loaded(model, runner, path.stat().st_size, time.perf_counter() - began, copies)
 
@@ -306,6 +235,7 @@ class Pool:
             pinned=served.pinned,
             uses=float(len(items)),
         )
+        self._scales.first(slot.entry.bytes)
         self.counts["loads"] += 1
         self.counts["seconds"] += seconds
         self._retries.forget(slot.key)
@@ -333,26 +263,6 @@ class Pool:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(why)
-
-    def _worker(self, environment: str) -> Worker:
-        worker = self._workers.get(environment)
-        if worker is None:
-            python = self._settings.environments / environment / "bin" / "python"
-            if environment == PLATFORM:
-                python = Path(sys.executable)  # it has what compiled models need
-            if not python.exists():
-                raise UnavailableError(
-                    f"environment {short(environment)} is not on this machine",
-                    hint="Run `retinue rebuild MODEL --reason TEXT`: it makes the environment again.",
-                )
-            worker = self._workers[environment] = Worker(
-                python=python,
-                folder=worker_folder(self._settings.cache),
-                log=self._settings.logs / f"worker-{short(environment)}.log",
-                run_timeout=self._settings.request_timeout,
-                count=self._settings.workers_per_environment,
-            )
-        return worker
 
     # --------------------------------------------------------------------------------------------------- the budget
     def tick(self) -> None:
@@ -390,8 +300,8 @@ class Pool:
         slot = self._slots.get(key)
         if slot is not None:
             slot.batcher = None
-            slot.entry = _NO_ENTRY
-        self._hosts.pop(key, None)
+            slot.entry = NO_ENTRY
+        self._scales.hosted.pop(key, None)
         runner = self._runners.pop(key, None)
         if isinstance(runner, InlineRunner):
             self._reaper.drop(runner)  # a worker's runner says goodbye to the worker, on this thread
@@ -404,48 +314,26 @@ class Pool:
 
     def _measure(self) -> None:
         """Correct the sum of what models were thought to take by what the processes really take."""
-        if self._reaper.busy or len(self.ledger) == 0:
-            return
-        measured = self._beyond(0, taken(), sum(self._size(key) for key in self._runners if key not in self._hosts))
-        for worker in self._workers.values():
-            hosted = sum(self._size(key) for key, host in self._hosts.items() if host is worker)
-            pids = worker.pids
-            for pid in pids:
-                beyond = self._beyond(pid, taken(pid), hosted // len(pids))
-                measured += beyond
-                if beyond > 2 * hosted // len(pids) + _SLACK:
-                    self._recycle(worker)
-        if self.ledger.total > ENOUGH:
-            ratio = min(max(measured / self.ledger.total, 0.5), 4.0)
-            self.correction += 0.5 * (ratio - self.correction)
-            self.ledger.budget = self.budget / self.correction
+        self._scales.weigh(self.ledger, self._hosts.workers, self._reaper)
+        self.ledger.budget = self.budget / self._scales.correction
+        worker, now = self._scales.fat, self._loop.time()
+        if worker is not None and self._scales.rested(worker, now) and not self._busy(worker):
+            self._scales.recycled(worker, now)
+            worker.recycle()  # its memory does not come back otherwise
 
-    def _beyond(self, pid: int, now: int, models: int) -> int:
-        """What a process takes beyond what it took when it had its first models."""
-        base = self._bases.get(pid)
-        if base is None:
-            base = self._bases[pid] = max(0, now - models)
-        return max(0, now - base)
-
-    def _size(self, key: str) -> int:
-        entry = self.ledger.get(key)
-        return entry.bytes if entry else 0
-
-    def _recycle(self, worker: Worker) -> None:
-        """Restart a worker whose memory does not come back, once nothing of it is in use."""
-        if not any(host is worker and self._in_use(key) for key, host in self._hosts.items()):
-            worker.recycle()
+    def _busy(self, worker: Worker) -> bool:
+        return any(host is worker and self._in_use(key) for key, host in self._scales.hosted.items())
 
     # ------------------------------------------------------------------------------------------------------- telling
     def status(self) -> list[dict[str, Any]]:
         """The worker processes of each environment."""
-        return [{"environment": short(name), **worker.status()} for name, worker in sorted(self._workers.items())]
+        return self._hosts.status()
 
     def cache_status(self) -> dict[str, Any]:
         """The cache as `/status` shows it; sizes in bytes."""
         return {
             "loaded": len(self.ledger),
-            "bytes": int(self.ledger.total * self.correction),
+            "bytes": int(self.ledger.total * self._scales.correction),
             "budget": self.budget,
             **self.counts,
         }
@@ -454,7 +342,7 @@ class Pool:
         """The cache's part of the gateway's counts."""
         return {
             telemetry.MODELS_LOADED: {"": len(self.ledger)},
-            telemetry.CACHE_BYTES: {"": int(self.ledger.total * self.correction)},
+            telemetry.CACHE_BYTES: {"": int(self.ledger.total * self._scales.correction)},
             telemetry.CACHE_BUDGET: {"": self.budget},
             telemetry.CACHE_MISSES: {"": self.counts["misses"]},
             telemetry.LOADS: {"": self.counts["loads"]},
@@ -465,8 +353,7 @@ class Pool:
 
     def close(self) -> None:
         """End all workers and threads."""
-        for worker in self._workers.values():
-            worker.close()
+        self._hosts.close()
         self.loader.shutdown(wait=False, cancel_futures=True)
         self._runs.shutdown(wait=False, cancel_futures=True)
         self._reaper.close()

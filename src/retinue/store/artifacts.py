@@ -18,6 +18,7 @@ from retinue.core.errors import CorruptArtifactError, StateUnavailableError
 from retinue.core.identity import short
 
 _CHUNK = 1024**2
+_SMALL = 64 * 1024  # a larger buffer would be mapped and unmapped anew for each file
 
 
 class FsspecArtifacts:
@@ -148,8 +149,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def _digest_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(_SMALL):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _damaged(digest: str, where: str) -> CorruptArtifactError:

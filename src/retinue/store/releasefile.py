@@ -23,6 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from retinue.core.errors import CorruptArtifactError, StateUnavailableError
 from retinue.core.identity import canonical
 from retinue.core.state import ReleaseImage, ServedCache, ServedEndpoint, ServedJournal, ServedModel, ServedNeed
@@ -175,7 +177,7 @@ class ReleaseFile:
             return None
         offset, length = self._index[name]
         try:
-            return _model(json.loads(os.pread(self._descriptor, length, self._records + offset)))
+            return _model(orjson.loads(os.pread(self._descriptor, length, self._records + offset)))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise _unsound(self.path, f"the record of {name!r} cannot be read: {error}") from error
 
