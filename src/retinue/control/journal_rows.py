@@ -141,8 +141,11 @@ class Gathered:
 def _table(facts: list[tuple[Any, ...]], inputs: pa.Array, outputs: pa.Array) -> pa.Table:
     columns = dict(zip(_ORDER, zip(*facts, strict=True), strict=True))
     arrays = [pa.array(columns[field.name], type=field.type) for field in FACTS]
-    schema = FACTS.append(pa.field("inputs", inputs.type)).append(pa.field("outputs", outputs.type))
-    return pa.table([*arrays, inputs, outputs], schema=schema)
+    table = pa.table(arrays, schema=FACTS)
+    for name, made in (("inputs", inputs), ("outputs", outputs)):
+        if not pa.types.is_null(made.type):
+            table = table.append_column(name, made)
+    return table
 
 
 _ORDER = ("row", "error", "id", "time", "endpoint", "model", "version", "arm", "release", "client", "client_id",

@@ -114,6 +114,8 @@ def _unusual(value: Any) -> Any:
         return msgspec.msgpack.Ext(_ARRAY, bytes([len(name), value.ndim]) + name + shape + value.tobytes())
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, range):
+        return list(value)
     return str(value)
 
 

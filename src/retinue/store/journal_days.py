@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from retinue.core.errors import CorruptArtifactError, LeaseHeldError
+from retinue.store.journal import CLOSED, DAMAGED, OPEN, segments_of
 
 _MANIFEST = "manifest.json"
 _DAY = re.compile(r"date=(\d{4}-\d\d-\d\d)")
@@ -159,3 +160,65 @@ def _locked(folder: Path, name: str, kind: int, patience: float) -> Iterator[boo
         yield held
     finally:
         os.close(descriptor)
+
+
+# -------------------------------------------------------------------------------------------------------------- state
+class State(msgspec.Struct, frozen=True):
+    """A stage's journal as it lies on disk; sizes in bytes. `lag` in seconds: the age of what waits to be compacted."""
+
+    open: int
+    closed: int
+    damaged: int
+    segment_bytes: int
+    lag: float
+    days: int
+    first: str | None
+    last: str | None
+    requests: int
+    rows: int
+    bytes: int
+    free: int
+
+
+def state(folder: Path, now: int) -> State:
+    """How a stage's journal stands; `now` in nanoseconds since 1970."""
+    counts = {OPEN: 0, CLOSED: 0, DAMAGED: 0}
+    size = 0
+    oldest = now
+    for path in _listed(segments_of(folder)):
+        if path.suffix in counts:
+            with contextlib.suppress(FileNotFoundError):  # closed or folded meanwhile
+                size += path.stat().st_size
+                counts[path.suffix] += 1
+                began = path.stem.partition("-")[0]
+                if path.suffix == CLOSED and began.isdigit():
+                    oldest = min(oldest, int(began))
+    there = days(folder)
+    files = [file for day in there for file in read_day(folder, day).files]
+    return State(
+        open=counts[OPEN],
+        closed=counts[CLOSED],
+        damaged=counts[DAMAGED],
+        segment_bytes=size,
+        lag=(now - oldest) / 1e9,
+        days=len(there),
+        first=there[0] if there else None,
+        last=there[-1] if there else None,
+        requests=sum(file.rows for file in files if file.kind == "requests"),
+        rows=sum(file.rows for file in files if file.kind == "predictions"),
+        bytes=sum(file.bytes for file in files),
+        free=shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free,
+    )
+
+
+def lag(folder: Path, now: int) -> float:
+    """Seconds since the oldest closed segment was begun; 0 when none waits."""
+    begun = [path.stem.partition("-")[0] for path in _listed(segments_of(folder)) if path.suffix == CLOSED]
+    return max((max(0.0, (now - int(began)) / 1e9) for began in begun if began.isdigit()), default=0.0)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
