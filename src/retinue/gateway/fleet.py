@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from retinue.gateway.breadcrumb import Breadcrumbs, anonymous_notes
 from retinue.gateway.control import Lines
 from retinue.gateway.main import settings_text
 from retinue.gateway.meter import Snapshot, merge, without_gauges
@@ -17,17 +19,21 @@ from retinue.settings import Settings
 
 BACK_OFF = 5.0  # seconds at most between the death of a gateway and its replacement
 UNRESPONSIVE = 30.0  # seconds without a report after which a gateway counts as hung
+PROGRAM = ("-m", "retinue.gateway.main")
 
 
 class GatewayProcess:
     """One gateway: its process, its lines, what it last said."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], notes: int) -> None:
         self.process = process
+        self.notes = notes  # descriptor of its breadcrumbs
+        self.hung = False
         self.lines: Lines | None = None
         self.serving = False
         self.meter: Snapshot = {}
         self.workers: list[dict[str, Any]] = []
+        self.cache: dict[str, Any] = {}
         self.trouble: list[str] = []  # what a person should look at although requests are answered
         self.answered = 0  # the last poll it answered
         self.prepared: dict[int, dict[str, Any]] = {}  # what it said of each generation
@@ -39,6 +45,18 @@ class GatewayProcess:
         if self.lines is not None:
             self.lines.say(message)
 
+    def end(self) -> tuple[int, list[str]]:
+        """Collect what is left of it: the signal that ended it (0 for none), the versions it was running."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.2)  # its lines have closed, so it is as good as gone
+        self.process.kill()
+        code = self.process.wait()
+        crumbs = Breadcrumbs(self.notes)
+        running = crumbs.running()
+        crumbs.close()
+        os.close(self.notes)
+        return max(0, -code), running
+
     def retire(self, generation: int) -> None:
         """Tell it that releases before this generation are no longer needed."""
         self.prepared = {g: said for g, said in self.prepared.items() if g >= generation}
@@ -47,7 +65,10 @@ class GatewayProcess:
 
 
 class Fleet:
-    """All gateways. `on_join` is called for each new one, `on_word` for what one says, `on_loss` when one has died."""
+    """All gateways. `on_join` is called for each new one, `on_word` for what one says.
+
+    `on_loss` is called when one has died: of which signal (0: none), while which versions ran in it.
+    """
 
     def __init__(
         self,
@@ -56,11 +77,13 @@ class Fleet:
         word: int,
         on_join: Callable[[GatewayProcess], None],
         on_word: Callable[[GatewayProcess, dict[str, Any]], None],
-        on_loss: Callable[[GatewayProcess], None],
+        on_loss: Callable[[GatewayProcess, int, list[str]], None],
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self._settings = settings
         self._descriptors = (listener.fileno(), word)
         self._on_join, self._on_word, self._on_loss = on_join, on_word, on_loss
+        self._program = program
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         self._left: Snapshot = {}  # the counters of gateways that have ended
@@ -74,16 +97,17 @@ class Fleet:
         """Start one more gateway."""
         ours, theirs = socket.socketpair()
         listen, word = self._descriptors
-        command = [sys.executable, "-m", "retinue.gateway.main", "--control", str(theirs.fileno())]
+        notes = anonymous_notes()
+        command = [sys.executable, *self._program, "--control", str(theirs.fileno()), "--notes", str(notes)]
         command += ["--listen", str(listen), "--word", str(word), "--settings", settings_text(self._settings)]
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220  a fork and exec, not a wait
                 command,
-                pass_fds=(theirs.fileno(), listen, word),
+                pass_fds=(theirs.fileno(), listen, word, notes),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C goes to the supervisor alone
             )
-        gateway = GatewayProcess(process)
+        gateway = GatewayProcess(process, notes)
         lines = gateway.lines = Lines(lambda message: self._hear(gateway, message), lambda: self._lost(gateway))
         await self._loop.create_unix_connection(lambda: lines, sock=ours)
         self.members.append(gateway)
@@ -112,6 +136,7 @@ class Fleet:
                     await self._reported.wait()
         for gateway in asked:
             if gateway.serving and self._loop.time() - gateway.heard > UNRESPONSIVE:
+                gateway.hung = True
                 gateway.process.kill()
 
     def total(self) -> Snapshot:
@@ -133,6 +158,7 @@ class Fleet:
         if message["op"] == "stats":
             gateway.meter = message["meter"]
             gateway.workers = message["workers"]
+            gateway.cache = message["cache"]
             gateway.trouble = message["trouble"]
             gateway.answered = message["seq"]
             self._reported.set()
@@ -148,12 +174,11 @@ class Fleet:
         if gateway in self.members:
             self.members.remove(gateway)
         self._reported.set()
-        gateway.process.kill()
-        gateway.process.wait()
+        number, running = gateway.end()
         self._left = merge([self._left, without_gauges(gateway.meter)])
         self.restarts += 1
         self.failures += 1
-        self._on_loss(gateway)
+        self._on_loss(gateway, number, running)
         delay = min(0.05 * 2 ** (self.failures - 1), BACK_OFF)
         self._loop.call_later(delay, self._replace)
 

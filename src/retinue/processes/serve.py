@@ -8,16 +8,18 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from retinue.core.errors import UnavailableError
 from retinue.gateway.admin import Admin
+from retinue.gateway.fleet import PROGRAM
 from retinue.gateway.http import HttpServer, Limits
+from retinue.gateway.memory import machine
 from retinue.gateway.record import RecordKeeper, ServeRecord
 from retinue.gateway.tls import certificate_of
 from retinue.processes.supervisor import Supervisor
-from retinue.settings import Settings
+from retinue.settings import Settings, parse_memory
 
 
 def serve(
@@ -39,19 +41,29 @@ def serve(
         settings,
         host=settings.host if host is None else host,
         port=settings.port if port is None else port,
+        memory=str(parse_memory(settings.memory, machine())),  # once: a gateway that starts later finds less available
     )
     return asyncio.run(run_supervisor(settings, portfolio, stage, announce or _say))
 
 
-async def run_supervisor(settings: Settings, portfolio: str, stage: str, announce: Callable[[str], None]) -> int:
-    """Own the sockets, run the gateways, follow the release pointer; returns the exit code."""
+async def run_supervisor(
+    settings: Settings,
+    portfolio: str,
+    stage: str,
+    announce: Callable[[str], None],
+    program: Sequence[str] = PROGRAM,
+) -> int:
+    """Own the sockets, run the gateways, follow the release pointer; returns the exit code.
+
+    `program` is what Python runs as a gateway.
+    """
     certificate_of(settings)  # refuses what no gateway could start with
     keeper = RecordKeeper(settings.releases(portfolio, stage))
     with contextlib.ExitStack() as owned:
         owned.callback(keeper.close)
         listener = owned.enter_context(_listen(settings.host, settings.port, "port"))
         admin_socket = owned.enter_context(_listen("127.0.0.1", settings.admin_port, "admin_port"))
-        supervisor = Supervisor(settings, portfolio, stage, listener)
+        supervisor = Supervisor(settings, portfolio, stage, listener, program)
         owned.callback(supervisor.close)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,13 +12,15 @@ import os
 import shutil
 import socket
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from retinue.core.errors import CorruptArtifactError, RetinueError, UnavailableError
 from retinue.gateway.control import WORD_SIZE, Word
-from retinue.gateway.fleet import Fleet, GatewayProcess
+from retinue.gateway.demotion import Demotions
+from retinue.gateway.fleet import PROGRAM, Fleet, GatewayProcess
 from retinue.gateway.logs import log_of
 from retinue.gateway.meter import requests_and_errors
 from retinue.settings import Settings
@@ -44,7 +46,14 @@ class Served:
 class Supervisor:
     """One stage of one portfolio, served."""
 
-    def __init__(self, settings: Settings, portfolio: str, stage: str, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        portfolio: str,
+        stage: str,
+        listener: socket.socket,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self._settings = settings
         self._name = f"{portfolio}/{stage}"
         self._folder = settings.releases(portfolio, stage)
@@ -53,7 +62,8 @@ class Supervisor:
         self._shared.truncate(WORD_SIZE)
         self._word = Word(self._shared.fileno(), writable=True)
         self.log = log_of(settings, "supervisor")
-        self.fleet = Fleet(settings, listener, self._shared.fileno(), self._joined, self._heard, self._died)
+        self.fleet = Fleet(settings, listener, self._shared.fileno(), self._joined, self._heard, self._died, program)
+        self.demotions = Demotions(self._folder)
         self.served: Served | None = None
         self._generation = 0  # the last one that was given out
         self._wanted: Pointer | None = None
@@ -158,11 +168,11 @@ class Supervisor:
         ends = self._loop.time() + PREPARE_TIMEOUT
         while not self.stopping.is_set():
             self._wake.clear()
-            for gateway in self.fleet.members:
+            for gateway in self._next(generation):
                 self._ask(gateway, generation, path)
             answers = [gateway.prepared.get(generation) for gateway in self.fleet.members]
             if answers and all(answer is not None for answer in answers):
-                return self._agree([answer for answer in answers if answer is not None])
+                return self._names(path), self._agree([answer for answer in answers if answer is not None])
             if self._loop.time() > ends:
                 break
             with contextlib.suppress(TimeoutError):
@@ -170,19 +180,33 @@ class Supervisor:
                     await self._wake.wait()
         raise UnavailableError("not all gateways could prepare the release in time")
 
+    def _next(self, generation: int) -> list[GatewayProcess]:
+        """Who prepares now: one goes first, while all others serve, for a model may kill the gateway that loads it."""
+        members = self.fleet.members
+        if self.served is None or any(generation in gateway.prepared for gateway in members):
+            return members
+        if any(generation in gateway.asked for gateway in members):
+            return []
+        return members[:1] if len(self.fleet.serving) >= max(1, self._settings.gateways) else []
+
     def _ask(self, gateway: GatewayProcess, generation: int, path: Path) -> None:
         if generation not in gateway.asked:
             gateway.asked.add(generation)
             gateway.say({"op": "prepare", "generation": generation, "path": str(path)})
 
-    def _agree(self, answers: list[dict[str, Any]]) -> tuple[frozenset[str], dict[str, str]]:
+    def _names(self, path: Path) -> frozenset[str]:
+        """The models of a release, from its file: gateways need not send thousands of names."""
+        with ReleaseFile(path) as file:
+            return frozenset(file)
+
+    def _agree(self, answers: list[dict[str, Any]]) -> dict[str, str]:
         for answer in answers:
             if "error" in answer:
                 raise UnavailableError(str(answer["error"]))
         failed: dict[str, str] = {}
         for answer in answers:
             failed.update(answer["failed"])
-        return frozenset(answers[0]["models"]), failed
+        return failed
 
     def _refuse_loss(self, before: Served | None, models: frozenset[str], failed: dict[str, str]) -> None:
         if before is None:
@@ -197,6 +221,7 @@ class Supervisor:
 
     # ---------------------------------------------------------------------------------------------- the gateways
     def _joined(self, gateway: GatewayProcess) -> None:
+        gateway.say({"op": "demote", "versions": self.demotions.demoted})
         if self.served is not None:
             self._ask(gateway, self.served.generation, self.served.path)
         elif self._wanted is None or self._refused is not None:
@@ -209,9 +234,15 @@ class Supervisor:
             self._admit(gateway)
         self._wake.set()
 
-    def _died(self, gateway: GatewayProcess) -> None:
-        status = gateway.process.returncode
-        self.log.say("gateway.died", f"gateway {gateway.process.pid} ended with {status}", gateway=gateway.process.pid)
+    def _died(self, gateway: GatewayProcess, number: int, running: list[str]) -> None:
+        """A gateway has ended; what it was running is held against that version if it was a crash."""
+        pid, status = gateway.process.pid, gateway.process.returncode
+        self.log.say("gateway.died", f"gateway {pid} ended with {status}", gateway=pid, running=running)
+        if number and running and self.demotions.blame(running, number, hung=gateway.hung):
+            demoted = self.demotions.demoted
+            self.fleet.say({"op": "demote", "versions": demoted})
+            text = f"gateways died of {demoted[-1]}: from now on it runs in a process of its own"
+            self.log.say("model.demoted", text, version=demoted[-1])
         self._wake.set()
 
     def _admit_all(self) -> None:
@@ -265,6 +296,7 @@ class Supervisor:
                     "requests": requests,
                     "errors": errors,
                     "workers": gateway.workers,
+                    "cache": gateway.cache,
                     "trouble": gateway.trouble,
                 }
             )
@@ -278,4 +310,6 @@ class Supervisor:
             "unavailable": self.served.failed if self.served else {},
             "gateways": gateways,
             "gateway_restarts": self.fleet.restarts,
+            "deaths": [asdict(death) for death in self.demotions.deaths],
+            "demoted": self.demotions.demoted,
         }
