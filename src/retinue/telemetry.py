@@ -25,12 +25,23 @@ RELEASE = "retinue_release"
 GATEWAYS = "retinue_gateways"
 GATEWAY_RESTARTS = "retinue_gateway_restarts_total"
 WORKER_RESTARTS = "retinue_worker_restarts_total"
+MODELS_LOADED = "retinue_models_loaded"
+CACHE_BYTES = "retinue_model_cache_bytes"
+CACHE_BUDGET = "retinue_model_cache_budget_bytes"
+CACHE_MISSES = "retinue_model_cache_misses_total"
+LOADS = "retinue_model_loads_total"
+LOAD_SECONDS = "retinue_model_load_seconds_total"
+LOAD_FAILURES = "retinue_model_load_failures_total"
+EVICTIONS = "retinue_model_evictions_total"
 JOURNAL_RECORDS = "retinue_journal_records_total"
 JOURNAL_BYTES = "retinue_journal_bytes_total"
 JOURNAL_SAMPLED_OUT = "retinue_journal_sampled_out_total"
 UNJOURNALLED = "retinue_unjournalled_answers_total"
 JOURNAL_STOPPED = "retinue_journal_stopped"
 JOURNAL_LAG = "retinue_journal_lag_seconds"
+ANSWERS_REPEATED = "retinue_answer_cache_hits_total"
+ANSWERS_NOT_KNOWN = "retinue_answer_cache_misses_total"
+ANSWERS_BYTES = "retinue_answer_cache_bytes"
 
 METRICS: Mapping[str, Metric] = {
     REQUESTS: Metric("counter", "Requests answered, by endpoint and HTTP status.", ("endpoint", "status")),
@@ -44,12 +55,23 @@ METRICS: Mapping[str, Metric] = {
     GATEWAYS: Metric("gauge", "Gateway processes that serve."),
     GATEWAY_RESTARTS: Metric("counter", "Gateway processes started in place of dead ones."),
     WORKER_RESTARTS: Metric("counter", "Worker processes started in place of dead ones."),
+    MODELS_LOADED: Metric("gauge", "Models that are loaded, each counted in every gateway that has it."),
+    CACHE_BYTES: Metric("gauge", "Bytes that loaded models take, corrected by what processes really take."),
+    CACHE_BUDGET: Metric("gauge", "Bytes that loaded models may take."),
+    CACHE_MISSES: Metric("counter", "Runs that found their model not loaded."),
+    LOADS: Metric("counter", "Models loaded."),
+    LOAD_SECONDS: Metric("counter", "Seconds that loading took."),
+    LOAD_FAILURES: Metric("counter", "Models that could not be loaded."),
+    EVICTIONS: Metric("counter", "Models unloaded to make room."),
     JOURNAL_RECORDS: Metric("counter", "Answered requests written to the journal."),
     JOURNAL_BYTES: Metric("counter", "Bytes written to the journal."),
     JOURNAL_SAMPLED_OUT: Metric("counter", "Journalled requests whose tensors were not kept: over budget or by wish."),
     UNJOURNALLED: Metric("counter", "Answers that left without a record in the journal."),
     JOURNAL_STOPPED: Metric("gauge", "Gateways that cannot write their journal, such as on a full disk."),
     JOURNAL_LAG: Metric("gauge", "Seconds since the oldest segment that waits to be compacted was begun."),
+    ANSWERS_REPEATED: Metric("counter", "Answers that were given again, of endpoints with a cache."),
+    ANSWERS_NOT_KNOWN: Metric("counter", "Questions to endpoints with a cache that had to be answered."),
+    ANSWERS_BYTES: Metric("gauge", "Bytes of the answers that are kept, roughly."),
 }
 
 BUCKETS: Sequence[float] = (

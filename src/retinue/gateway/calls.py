@@ -14,6 +14,7 @@ from retinue.gateway.batcher import Batch, Outputs
 from retinue.gateway.plans import Plan, Table
 
 if TYPE_CHECKING:
+    from retinue.gateway.answers import Kept, Question
     from retinue.gateway.dataplane import DataPlane
     from retinue.gateway.release import PinnedRelease, Route
 
@@ -48,8 +49,9 @@ class Call:
     """
 
     __slots__ = ("__weakref__", "arrived", "began", "block", "client", "client_id", "closed", "deadline", "done",
-                 "errors", "groups", "id", "key", "label", "name", "open", "partial", "parts", "plan", "plane",
-                 "priority", "release", "request", "route", "rows", "table", "time", "timeout", "to")  # fmt: skip
+                 "errors", "groups", "id", "kept", "key", "label", "name", "open", "partial", "parts", "plan", "plane",
+                 "priority", "question", "release", "request", "route", "rows", "table", "time", "timeout",
+                 "to")  # fmt: skip
 
     plane: DataPlane
     key: BatchKey
@@ -67,6 +69,8 @@ class Call:
         self.to = to
         self.partial = partial
         self.table: Table | None = None
+        self.question: Question | None = None  # of an endpoint that keeps answers
+        self.kept: Kept | None = None  # the answer that is given again
         self.request: Any = None  # what a door needs to remember of what was asked
         self.label = name
         self.route: Route | None = None

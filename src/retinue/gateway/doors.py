@@ -135,6 +135,8 @@ class Doors:
         if route is None:
             call.label = telemetry.DIRECT
         call.route = route
+        if route is not None and route.endpoint.cache is not None and self._plane.known(call):
+            return True
         exchange.cancel = call.cancel
         self._plane.single(call, plan, values, key)
         return True

@@ -67,6 +67,10 @@ class ColumnTable:
             return values
         return values[np.asarray(rows)] if isinstance(values, np.ndarray) else [values[row] for row in rows]
 
+    def content(self) -> Mapping[str, Any]:
+        """Everything that was sent, by name."""
+        return {name: values for name, values in self._columns.items() if values is not None}
+
     def values(self, names: Sequence[str], row: int) -> list[Any]:
         """Several inputs of one row, as Python values."""
         columns = [self._columns.get(name) for name in names]
@@ -86,6 +90,10 @@ class LineTable:
     def column(self, name: str, rows: Sequence[int]) -> list[Any]:
         """The value of one input, as a column of one."""
         return list(self.values((name,), 0)) * len(rows)
+
+    def content(self) -> Mapping[str, Any]:
+        """Everything that was sent, by name."""
+        return {name: [value] for name, value in zip(self.names, self._line, strict=True)}
 
     def values(self, names: Sequence[str], row: int) -> Sequence[Any]:
         """Several inputs; None where one was not sent."""
@@ -116,6 +124,10 @@ class PackedTable:
             return [None] * len(rows)
         column = self._array[:, place]
         return column if len(rows) == len(column) else column[np.asarray(rows)]
+
+    def content(self) -> Mapping[str, Any]:
+        """Everything that was sent, by name."""
+        return {name: self._array[:, place] for name, place in self._places.items()}
 
     def values(self, names: Sequence[str], row: int) -> list[Any]:
         """Several inputs of one row, as Python values."""
