@@ -8,7 +8,7 @@
  * What was due and had no answer at the end counts with the time it has waited so far.
  *
  * FILE: u32 count, then that many (u32 length, bytes); u32 count, then that many u32: the order in which they are
- * sent, over and over. HTTP/1.1: a request is all its bytes. h2: a request is ":path" 0x00 and the gRPC message.
+ * sent, over and over. HTTP/1.1: a request is all its bytes. h2: a request is its path, the name and value of one more header (or nothing), each ended by a zero byte, and the message.
  * PIDs: processes whose CPU time between the end of the warm-up and the end of the run is reported.
  *
  * Prints one JSON object. Exit code 2: wrong use or no connection.
@@ -241,8 +241,8 @@ static char *literal(char *at, const char *name, const char *value) {
 }
 
 static void send_h2(Connection *c, Text *text) {
-    const char *message = memchr(text->bytes, 0, text->length);
-    message++;
+    const char *name = text->bytes + strlen(text->bytes) + 1, *value = name + strlen(name) + 1;
+    const char *message = value + strlen(value) + 1;
     size_t size = text->length - (size_t)(message - text->bytes);
     if (c->own_size < size + 1024) {
         c->own_size = size + 1024 + size / 16384 * 9 + 64;
@@ -265,6 +265,7 @@ static void send_h2(Connection *c, Text *text) {
     end = literal(end, ":authority", "bench");
     end = literal(end, "te", "trailers");
     end = literal(end, "content-type", "application/grpc");
+    if (*name) end = literal(end, name, value);
     frame(head, (size_t)(end - fields), 1, 4, c->stream);
     at = end;
     char prefix[5] = {0, (char)(size >> 24), (char)(size >> 16), (char)(size >> 8), (char)size};

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -32,11 +33,15 @@ def free_port() -> int:
 
 
 class Server:
-    """A started server: all processes of its session are its own."""
+    """A started server; its own are all processes of its session, or with its mark in their environment."""
 
-    def __init__(self, command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> None:
         """Start `command` on the servers' core, in a session of its own, with its output in `log`."""
         core = cores()[0]
+        mark = uuid.uuid4().hex
+        self._mark = mark.encode()  # some servers' children leave the session, others write over their environment
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -45,7 +50,8 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(environ or {})},
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **(environ or {}), "RETINUE_BENCHMARK": mark},
             )
 
     def pids(self) -> list[int]:
@@ -56,7 +62,8 @@ class Server:
                 continue
             with contextlib.suppress(OSError):
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.process.pid and fields[0] != "Z":
+                ours = int(fields[3]) == self.process.pid or self._mark in (folder / "environ").read_bytes()
+                if ours and fields[0] != "Z":
                     found.append(int(folder.name))
         return found
 
@@ -92,10 +99,14 @@ class Server:
 
 @contextlib.contextmanager
 def started(
-    command: Sequence[str], log: Path, port: int | None = None, environ: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    port: int | None = None,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Server]:
     """A server for as long as the block lasts; with `port`, once it accepts."""
-    server = Server(command, log, environ)
+    server = Server(command, log, environ, folder)
     try:
         if port is not None:
             server.wait(port)

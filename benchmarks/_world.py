@@ -63,8 +63,19 @@ def signature(features: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def key(folder: Path) -> bytes:
+    """Register one client in the rights file beside the releases in `folder`; returns the header with its key."""
+    from retinue.core.access import ClientRecord, new_key
+    from retinue.store.accessfile import write_access
+
+    moment = "2026-01-01T00:00:00.000000Z"
+    text, recorded = new_key(bytes(range(37)), moment)
+    write_access(folder, "bench", [ClientRecord("load", keys=(recorded,), created=moment)])
+    return b"authorization: Bearer %s\r\n" % text.encode()
+
+
 def publish(folder: Path, members: int = 0, **settings: Any) -> Any:
-    """One release in `folder`; returns the settings to serve it with.
+    """One release in `folder`, as `gateway` serves it; returns the settings to serve it with.
 
     Endpoints: `score` (one model of 10 features), `graph` (a model that needs another one's answer), `wide` (20
     features), and with `members` a family that `many` selects from by the field `segment`.
@@ -110,6 +121,7 @@ class Place:
     port: int
     pids: tuple[int, ...]
     grpc: int | None = None
+    header: bytes = b""  # with the key of a client
 
 
 @contextmanager
@@ -120,6 +132,7 @@ def gateway(folder: Path, environ: Mapping[str, str] | None = None, members: int
 
     folder.mkdir(parents=True, exist_ok=True)
     found = publish(folder, members, **settings)
+    header = key(found.releases("bench", "prod"))
     driver = (
         "import sys; from retinue.gateway.main import _settings; from retinue.processes.serve import serve; "
         "serve(_settings(sys.argv[1]), 'bench', 'prod')"
@@ -127,7 +140,7 @@ def gateway(folder: Path, environ: Mapping[str, str] | None = None, members: int
     command = [sys.executable, "-c", driver, settings_text(found)]
     with started(command, folder / "serve.log", environ=environ) as server:
         record = _announced(server, lambda: read_record(found.releases("bench", "prod")))
-        yield Place(record.port, tuple(record.gateways), getattr(record, "grpc_port", None))
+        yield Place(record.port, tuple(record.gateways), getattr(record, "grpc_port", None), header)
 
 
 @contextmanager
@@ -218,3 +231,27 @@ def binary(path: str, n: int, features: tuple[str, ...] = WIDE, headers: bytes =
         }
     ).encode()
     return http(path, head + data, b"inference-header-content-length: %d\r\n" % len(head) + headers)
+
+
+def grpc(model: str, header: bytes = b"") -> bytes:
+    """One row as an Open Inference gRPC call for `_load.c`: path, metadata and message, by the wire format itself."""
+    rng = random.Random(1)
+    data = struct.pack("<10f", *row(rng).values())
+    tensor = _text(1, b"X") + _text(2, b"FP32") + _text(3, _varint(1) + _varint(10))
+    message = _text(1, model.encode()) + _text(5, tensor) + _text(7, data)
+    name, _, value = header.strip().partition(b": ")
+    extra = name.lower() + b"\0" + value if header else b"\0"
+    return b"/inference.GRPCInferenceService/ModelInfer\0" + extra + b"\0" + message
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _text(field: int, value: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer."""
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
