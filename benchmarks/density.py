@@ -162,14 +162,15 @@ def density(folder: Path, options: argparse.Namespace) -> list[str]:
         what = traffic(segments("/predict/many", options.models), zipf=options.zipf, seed=5)
         before, most, failed = server.cache(), 0, 0
         for _ in range(max(options.rounds, 3)):
-            run = load(server.port, what, connections=64, seconds=options.seconds)
+            run = load(server.port, what, connections=64, seconds=options.seconds, pids=server.gateways)
             failed += run.failed
             most = max(most, server.taken() - empty)
             after = server.cache()
             asked = run.answered
             misses, before = after["misses"] - before["misses"], after
             print(
-                f"  {run.rate:>8,.0f} requests/s, p99 {run.p99:.1f} ms, hits {1 - misses / max(asked, 1):.1%}, "
+                f"  {run.rate:>8,.0f} requests/s, {run.cpu / run.seconds:.0%} of a core, p99 {run.p99:.1f} ms, "
+                f"hits {1 - misses / max(asked, 1):.1%}, "
                 f"{after['loaded']:,.0f} loaded, {after['loads']:,.0f} loads, {after['evictions']:,.0f} evictions, "
                 f"{(server.taken() - empty) / 2**20:,.0f} MiB of {budget / 2**20:,.0f}"
             )

@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from retinue.gateway.demotion import Demotions
 from retinue.gateway.fleet import PROGRAM, Fleet, GatewayProcess
 from retinue.gateway.logs import log_of
 from retinue.gateway.meter import requests_and_errors
+from retinue.processes.keeping import keep_artifacts, prune_artifacts
 from retinue.settings import Settings
+from retinue.store.journal_days import lag
 from retinue.store.releasefile import Pointer, ReleaseFile, pointer
 
 WATCH = 0.05  # seconds between two looks at the release pointer
@@ -57,6 +60,7 @@ class Supervisor:
         self._settings = settings
         self._name = f"{portfolio}/{stage}"
         self._folder = settings.releases(portfolio, stage)
+        self._journal = settings.journal(portfolio, stage)
         self._loop = asyncio.get_running_loop()
         self._shared = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the supervisor
         self._shared.truncate(WORD_SIZE)
@@ -123,6 +127,7 @@ class Supervisor:
             path.unlink(missing_ok=True)  # its file is being rewritten: the pointer will follow
             return
         self._generation = generation
+        await self._keep(path)
         try:
             models, failed = await self._prepare(generation, path)
             self._refuse_loss(before, models, failed)
@@ -140,6 +145,14 @@ class Supervisor:
         self._admit_all()
         if before is not None:
             before.path.unlink(missing_ok=True)
+            self._pruning = self._loop.run_in_executor(None, prune_artifacts, self._settings)
+
+    async def _keep(self, path: Path) -> None:
+        """Once per host: copies of all artifacts, so that neither a request nor a restart needs the store."""
+        missing = await self._loop.run_in_executor(None, keep_artifacts, self._settings, path)
+        if missing:
+            first = next(iter(missing.values()))
+            self.log.say("artifacts.not_kept", f"{len(missing)} artifacts are not kept here: {first}")
 
     def _own(self, wanted: Pointer, generation: int) -> tuple[Path, Pointer]:
         """A name of our own for the release's file: replacing it leaves what late gateways prepare as it was."""
@@ -297,6 +310,7 @@ class Supervisor:
                     "errors": errors,
                     "workers": gateway.workers,
                     "cache": gateway.cache,
+                    "journal": gateway.journal,
                     "trouble": gateway.trouble,
                 }
             )
@@ -310,6 +324,7 @@ class Supervisor:
             "unavailable": self.served.failed if self.served else {},
             "gateways": gateways,
             "gateway_restarts": self.fleet.restarts,
+            "journal_lag": lag(self._journal, time.time_ns()),
             "deaths": [asdict(death) for death in self.demotions.deaths],
             "demoted": self.demotions.demoted,
         }

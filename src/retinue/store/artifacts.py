@@ -1,7 +1,8 @@
 """Bytes by their SHA-256, on any fsspec file system: written atomically, verified at every read.
 
 Layout: `<root>/<first two digits>/<digest>`. On a local root a reader gets the stored file itself; from a remote
-one it is fetched into `cache` once and verified there at every use.
+one it is fetched into `cache` once and verified there at every use. What is kept in `cache` (`keep`) is read there
+first, so that what is served does not need the store: hard links where the file system has them, else copies.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from retinue.core.errors import CorruptArtifactError, StateUnavailableError
+from retinue.core.errors import CorruptArtifactError, RetinueError, StateUnavailableError
 from retinue.core.identity import short
 
 _CHUNK = 1024**2
@@ -64,6 +67,11 @@ class FsspecArtifacts:
 
     def local(self, digest: str) -> Path:
         """A verified local file with these bytes (fetched if the store is remote). Raises CorruptArtifactError."""
+        self._path(digest)  # refuses what is no digest
+        kept = self._kept(digest)
+        with contextlib.suppress(OSError):
+            if _digest_file(kept) == digest:
+                return kept
         if self._local:
             path = Path(self._path(digest))
             with self._reading(digest):
@@ -71,11 +79,57 @@ class FsspecArtifacts:
             if actual != digest:
                 raise _damaged(digest, str(path))
             return path
-        path = self._cache / digest[:2] / digest
-        if not path.exists() or _digest_file(path) != digest:
-            data = self.get(digest)
-            _write_local(path, lambda sink: sink.write(data))
-        return path
+        data = self.get(digest)
+        _write_local(kept, lambda sink: sink.write(data))
+        return kept
+
+    def keep(self, digests: Iterable[str]) -> dict[str, str]:
+        """Have local copies of these, so that they can be read when the store is gone.
+
+        Returns digest → why, for those that could not be had.
+        """
+        missing = [digest for digest in digests if not self._kept(digest).exists()]
+        if self._local:
+            found = [self._keep(digest) for digest in missing]
+        else:
+            with ThreadPoolExecutor(8) as threads:  # a remote store's time is waiting
+                found = list(threads.map(self._keep, missing))
+        return {digest: why for digest, why in zip(missing, found, strict=True) if why is not None}
+
+    def prune(self, digests: Collection[str], age: float) -> int:
+        """Remove local copies of all but these, unless they came within the last `age` seconds; how many went."""
+        gone = 0
+        oldest = time.time() - age
+        for path in self._cache.glob("??/*"):
+            with contextlib.suppress(OSError):
+                if path.name not in digests and path.stat().st_ctime < oldest:
+                    path.unlink()
+                    gone += 1
+        return gone
+
+    def _kept(self, digest: str) -> Path:
+        return self._cache / digest[:2] / digest
+
+    def _keep(self, digest: str) -> str | None:
+        kept = self._kept(digest)
+        try:
+            if self._local:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    try:
+                        os.link(self._path(digest), kept)
+                    except FileNotFoundError:
+                        raise
+                    except OSError:  # another file system
+                        data = self.get(digest)
+                        _write_local(kept, lambda sink: sink.write(data))
+            else:
+                self.local(digest)
+        except FileNotFoundError:
+            return f"artifact {short(digest)} is gone from {self._url}"
+        except (RetinueError, OSError) as error:
+            return str(error)
+        return None
 
     def has(self, digest: str) -> bool:
         """Whether something is stored under that digest (not verified)."""
