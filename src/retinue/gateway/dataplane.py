@@ -56,6 +56,8 @@ class DataPlane:
         self._meter = meter
         self._recorder = recorder
         self.answers = Answers()
+        self.slow_after = float("inf")  # seconds from which `slow(endpoint, seconds, status)` is told of a request
+        self.slow: Callable[[str, float, int], None] = lambda endpoint, seconds, status: None
         self._max_queue = max_queue
         self._max_rows = max_rows
         self._timeout = timeout
@@ -150,6 +152,8 @@ class DataPlane:
             else:
                 recorder.answered(_record(call, status, seconds))
         self._meter.answered(label, status, seconds, call.rows - len(call.errors), call.by_fallback)
+        if seconds >= self.slow_after:
+            self.slow(call.name, seconds, status)
 
     # ------------------------------------------------------------------------------------------------------ route
     def _scatter(self, call: Call, route: Route) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from retinue import telemetry
+from retinue.core.access import ANONYMOUS, Client
 from retinue.core.errors import (
     DeadlineError,
     ForbiddenError,
@@ -23,9 +24,11 @@ from retinue.core.errors import (
     UnknownModelError,
 )
 from retinue.gateway import oip, rows
+from retinue.gateway.access import Access
 from retinue.gateway.calls import Call
 from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.http import Exchange
+from retinue.gateway.logs import Log
 from retinue.gateway.meter import Meter
 from retinue.gateway.release import PinnedRelease
 
@@ -48,9 +51,11 @@ Door = Callable[[Exchange], None]
 class Doors:
     """Handles every exchange of a gateway's HTTP server."""
 
-    def __init__(self, plane: DataPlane, meter: Meter) -> None:
+    def __init__(self, plane: DataPlane, meter: Meter, access: Access, log: Log) -> None:
         self._plane = plane
         self._meter = meter
+        self._access = access
+        self._log = log
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or when the data plane has. Never raises."""
@@ -59,6 +64,7 @@ class Doors:
         except RetinueError as error:
             self._refuse(exchange, error)
         except Exception as error:  # noqa: BLE001  the loop and all other connections must go on
+            self._log.bug(error)
             exchange.refuse(500, f"{type(error).__name__}: {error}")
 
     def _dispatch(self, exchange: Exchange) -> None:
@@ -97,20 +103,24 @@ class Doors:
 
     # -------------------------------------------------------------------------------------------------- inference
     def _predict(self, exchange: Exchange, name: str) -> None:
+        client = self._access.client(exchange.head.key, name)
         release = self._plane.admit()
         document = oip.read_object(exchange.body)
         row = rows.only(document)
-        if row is not None and self._quick(exchange, release, name, row):
+        if row is not None and self._quick(exchange, client, release, name, row):
             return
         table = rows.table(document)
         rows.check_names(table, release.known(name))
         call = Call(release, name, len(table.rows), self._predicted, exchange, partial=True)
         call.table = table
+        call.client, call.priority = client.name, client.priority
         self._label(call)
         exchange.cancel = call.cancel
         self._plane.infer(call)
 
-    def _quick(self, exchange: Exchange, release: PinnedRelease, name: str, row: dict[str, Any]) -> bool:
+    def _quick(
+        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, row: dict[str, Any]
+    ) -> bool:
         """The short way, for one row in which nothing is wrong, of one model that reads no other; False: not one."""
         route = release.routes.get(name)
         if route is None:
@@ -132,6 +142,7 @@ class Doors:
             return False
         call = Call(release, name, 1, self._predicted, exchange, True)
         call.table = rows.RowTable((row,))
+        call.client, call.priority = client.name, client.priority
         if route is None:
             call.label = telemetry.DIRECT
         call.route = route
@@ -154,6 +165,7 @@ class Doors:
         exchange.reply(200, body, call.release.header)
 
     def _infer(self, exchange: Exchange, name: str, version: str | None) -> None:
+        client = self._access.client(exchange.head.key, name)
         release = self._plane.admit()
         _check_version(release, name, version)
         fields, outputs = release.fields(name)
@@ -162,6 +174,8 @@ class Doors:
         call.table = request.table
         call.request = request
         call.client_id = request.id
+        call.client = client.name
+        call.priority = max(client.priority, request.priority or 0)  # a request may wait longer than its client's class
         self._label(call)
         exchange.cancel = call.cancel
         self._plane.infer(call)
@@ -194,11 +208,14 @@ class Doors:
     def _refuse(self, exchange: Exchange, error: RetinueError) -> None:
         """A request that never became a call."""
         status = status_of(error)
+        if status in (401, 403):
+            self._log.rarely("request.rejected", error.message, status=status)
         self._meter.answered(telemetry.DIRECT, status, monotonic() - exchange.started, 0, 0)
         exchange.refuse(status, _text(error), _headers(status))
 
     # ---------------------------------------------------------------------------------------------------- metadata
     def _describe(self, exchange: Exchange, words: tuple[str, ...]) -> None:
+        client = self._reader(exchange, words)
         match words:
             case ("v2",):
                 body: object = {"name": "retinue", "version": oip.VERSION, "extensions": oip.EXTENSIONS}
@@ -208,7 +225,7 @@ class Doors:
                 self._plane.release()
                 body = {"ready": True}
             case ("v2", "models"):
-                body = {"models": self._plane.release().names}
+                body = {"models": [name for name in self._plane.release().names if client.may(name)]}
             case ("v2", "models", name, "ready") | ("v2", "models", name, "versions", _, "ready"):
                 release = self._plane.release()
                 _check_version(release, name, words[4] if len(words) == 6 else None)
@@ -219,11 +236,19 @@ class Doors:
                 _check_version(release, name, words[4] if len(words) == 5 else None)
                 body = _metadata(release, name)
             case ("openapi.json",):
-                exchange.reply(200, rows.openapi(self._plane.release()))
+                exchange.reply(200, rows.openapi(self._plane.release(), client.may))
                 return
             case _:
                 raise AssertionError(words)  # `_resolve` lets no other in
         exchange.reply(200, orjson.dumps(body))
+
+    def _reader(self, exchange: Exchange, words: tuple[str, ...]) -> Client:
+        """Who reads metadata: the server's own and its health are for everybody, models for those who may call them."""
+        if words == ("v2",) or words[:2] == ("v2", "health"):
+            return ANONYMOUS
+        if len(words) > 2:
+            return self._access.client(exchange.head.key, words[2])
+        return self._access.who(exchange.head.key)
 
 
 _PATHS = "GET /v2/models lists the models; POST /predict/NAME or /v2/models/NAME/infer asks one."

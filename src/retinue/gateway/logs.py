@@ -83,10 +83,18 @@ class Log:
         self._said[event] = (now, 0)
         self.say(event, text, **facts, **({"left_out": left} if left else {}))
 
-    def slow(self, endpoint: str, seconds: float, status: int, **facts: Any) -> None:
+    def slow(self, endpoint: str, seconds: float, status: int) -> None:
         """A request that took longer than the threshold."""
         text = f"{endpoint} took {seconds:.3f} s"
-        self.rarely("request.slow", text, endpoint=endpoint, seconds=round(seconds, 6), status=status, **facts)
+        self.rarely("request.slow", text, endpoint=endpoint, seconds=round(seconds, 6), status=status)
+
+    def bug(self, error: BaseException) -> None:
+        """An exception nobody expected: its class and where it was raised; its text may hold a client's values."""
+        last = error.__traceback__
+        while last is not None and last.tb_next is not None:
+            last = last.tb_next
+        place = f"{last.tb_frame.f_code.co_filename}:{last.tb_lineno}" if last is not None else "?"
+        self.rarely("request.bug", f"{type(error).__name__} at {place}")
 
     def close(self) -> None:
         """Close the file."""

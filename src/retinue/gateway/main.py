@@ -57,9 +57,10 @@ class Gateway:
             max_rows=settings.max_rows,
             timeout=settings.request_timeout,
         )
+        self._plane.slow_after, self._plane.slow = self._log.slow_after, self._log.slow
         self._meter.in_flight = lambda: self._plane.in_flight
         limits = Limits(body=settings.max_body, request=settings.request_timeout)
-        self._http = HttpServer(Doors(self._plane, self._meter), limits)
+        self._http = HttpServer(Doors(self._plane, self._meter, self._access, self._log), limits)
         self._http.before_flush.append(self._recorder.flush)
         self._server: asyncio.Server | None = None
         self._lines = Lines(self._hear, self._stop)

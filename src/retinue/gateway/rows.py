@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -128,10 +128,10 @@ def first_error(call: Call) -> RetinueError:
     return call.errors[min(call.errors)]
 
 
-def openapi(release: PinnedRelease) -> bytes:
-    """The OpenAPI 3.1 page of `/predict/…` for every endpoint of this release."""
+def openapi(release: PinnedRelease, may: Callable[[str], bool] = lambda name: True) -> bytes:
+    """The OpenAPI 3.1 page of `/predict/…` for every endpoint of this release that the reader may call."""
     paths = {}
-    for name in sorted(release.routes):
+    for name in sorted(filter(may, release.routes)):
         try:
             fields, outputs = release.fields(name)
         except UnavailableError:
