@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import _load
 from benchmarks._load import Measured, Traffic
@@ -200,6 +201,9 @@ def kept(name: str) -> tuple[list[Line], dict[str, str]]:
         body = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return [], {}
-    spreads = ("ratio", "rate", "cpu_ratio")
-    lines = [Line(**{k: Spread(**v) if k in spreads and v else v for k, v in line.items()}) for line in body["lines"]]
-    return lines, body["facts"]
+    return [_line(line) for line in body["lines"]], body["facts"]
+
+
+def _line(values: dict[str, Any]) -> Line:
+    spreads = {name: Spread(**values.pop(name)) for name in ("ratio", "rate", "cpu_ratio") if values.get(name)}
+    return Line(**values, **spreads)

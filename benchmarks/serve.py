@@ -151,8 +151,8 @@ def main() -> int:
         echo = stack.enter_context(_world.echo(folder))
         gateway = stack.enter_context(_world.gateway(folder / "on", members=members))
         quiet = stack.enter_context(_world.gateway(folder / "off", journal_enabled=False))
-        pin(_CORES[1])
         facts = _report.facts()
+        pin(_CORES[1])
         facts["key check"] = "on" if asks_for_key(gateway) else "OFF: this server does not ask for keys"
         print("\n".join(f"{key}: {value}" for key, value in facts.items()))
         lines = http_lines(echo, gateway, quiet, members, effort)
