@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from retinue.cli import commands_change, commands_clients, commands_look, commands_serve, commands_start
+from retinue.cli import (
+    commands_change,
+    commands_clients,
+    commands_journal,
+    commands_look,
+    commands_serve,
+    commands_start,
+)
 from retinue.cli.frame import (
     DONE,
     FAILED,
@@ -32,7 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for room in (commands_start, commands_change, commands_look, commands_serve, commands_clients):
+for room in (commands_start, commands_change, commands_look, commands_serve, commands_journal, commands_clients):
     room.register(app)
 
 

@@ -53,6 +53,7 @@ class Admin:
             return
         total = self._fleet.total()
         total[telemetry.RELEASE] = {"": status["release"] or 0}
+        total[telemetry.JOURNAL_LAG] = {"": round(status["journal_lag"], 3)}
         total[telemetry.GATEWAYS] = {"": len(self._fleet.serving)}
         total[telemetry.GATEWAY_RESTARTS] = {"": self._fleet.restarts}
         exchange.reply(200, render(total).encode(), content_type=_TEXT)

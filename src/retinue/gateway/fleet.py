@@ -34,6 +34,7 @@ class GatewayProcess:
         self.meter: Snapshot = {}
         self.workers: list[dict[str, Any]] = []
         self.cache: dict[str, Any] = {}
+        self.journal: dict[str, Any] = {}  # what it says of its journal
         self.trouble: list[str] = []  # what a person should look at although requests are answered
         self.answered = 0  # the last poll it answered
         self.prepared: dict[int, dict[str, Any]] = {}  # what it said of each generation
@@ -159,6 +160,7 @@ class Fleet:
             gateway.meter = message["meter"]
             gateway.workers = message["workers"]
             gateway.cache = message["cache"]
+            gateway.journal = message["journal"]
             gateway.trouble = message["trouble"]
             gateway.answered = message["seq"]
             self._reported.set()

@@ -48,7 +48,7 @@ class Gateway:
         self._pool = Pool(
             FsspecArtifacts(settings.artifacts, settings.cache / "artifacts"), settings, self._meter.batch, notes=notes
         )
-        self._recorder = Recorder(settings)
+        self._recorder = Recorder(settings, tell=self._log.say)
         self._plane = DataPlane(
             self._pin,
             self._meter,
@@ -160,10 +160,12 @@ class Gateway:
             "workers": workers,
             "journal": self._recorder.status(),
             "cache": self._pool.cache_status(),
-            "trouble": [
-                text for text in (self._access.trouble, self._certificate and self._certificate.trouble) if text
-            ],
+            "trouble": [text for text in self._trouble() if text],
         }
+
+    def _trouble(self) -> list[str | None]:
+        certificate = self._certificate.trouble if self._certificate is not None else None
+        return [self._access.trouble, certificate, self._recorder.trouble]
 
     def _stop(self) -> None:
         if not self._stopping:

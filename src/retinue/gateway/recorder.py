@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -112,8 +111,10 @@ class Recorder:
         clock: Callable[[], int] = time.time_ns,
         coin: Callable[[], float] = random.random,
         pid: int | None = None,
+        tell: Callable[[str, str], None] = lambda event, text: None,
     ) -> None:
         self._settings = settings
+        self._tell = tell
         self._enabled = settings.journal_enabled
         self._clock = clock
         self._coin = coin
@@ -254,6 +255,13 @@ class Recorder:
             "stopped": self._stopped,
         }
 
+    @property
+    def trouble(self) -> str | None:
+        """What a person should see to."""
+        if not self._stopped:
+            return None
+        return f"journalling has stopped: {self._stopped}; {self._lost} answers have left unjournalled since"
+
     def metrics(self) -> dict[str, dict[str, float]]:
         """The same as metrics, by name."""
         return {
@@ -298,7 +306,7 @@ class Recorder:
     def _unwritable(self, error: Exception) -> None:
         """A record that cannot be encoded."""
         self.unjournalled += 1
-        sys.stderr.write(f"journal: a record was left out: {type(error).__name__}: {error}\n")
+        self._tell("journal.left_out", f"a record was left out of the journal: {type(error).__name__}: {error}")
 
     def _miss(self) -> None:
         """An answer leaves unjournalled."""
@@ -325,7 +333,7 @@ class Recorder:
         now = self._clock()
         if not self._stopped:
             self._since = now
-            sys.stderr.write(f"journal: stopped, answers leave unjournalled: {error}\n")
+            self._tell("journal.stopped", f"journalling has stopped, answers leave unjournalled: {error}")
         self._stopped = error.strerror or str(error)
         self._retry = now + RETRY
         self._lost += answers
@@ -348,7 +356,7 @@ class Recorder:
             self._stop(error, 0)
             return
         self._writer, self._stopped, self._lost = writer, "", 0
-        sys.stderr.write("journal: goes on\n")
+        self._tell("journal.resumed", "journalling goes on")
 
 
 def _facts_only(record: tuple[Any, ...]) -> tuple[Any, ...]:

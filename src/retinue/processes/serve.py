@@ -18,6 +18,7 @@ from retinue.gateway.http import HttpServer, Limits
 from retinue.gateway.memory import machine
 from retinue.gateway.record import RecordKeeper, ServeRecord
 from retinue.gateway.tls import certificate_of
+from retinue.processes.controller import Controller
 from retinue.processes.supervisor import Supervisor
 from retinue.settings import Settings, parse_memory
 
@@ -71,11 +72,15 @@ async def run_supervisor(
         admin = HttpServer(Admin(supervisor.fleet, supervisor.status), Limits(body=64 * 1024))
         server = await loop.create_server(admin.connection, sock=admin_socket)
         ports = (listener.getsockname()[1], admin_socket.getsockname()[1])
+        controller = Controller(settings, portfolio, stage, lambda text: supervisor.log.say("controller", text))
         try:
+            if settings.journal_enabled:
+                controller.start()
             await _attend(supervisor, settings, ports, keeper, announce)
         finally:
             listener.close()
             await supervisor.fleet.stop(settings.request_timeout + 5)
+            await controller.stop()
             server.close()
             admin.stop()
     return 0
