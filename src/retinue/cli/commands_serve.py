@@ -42,12 +42,40 @@ def serve(
     frame = _frame(context)
     frame.kept = "the server has stopped"
     with frame.project(to) as project:
-        if project.current() is None:
-            say(f"warning: stage {to} has no release yet; `retinue apply` makes one and it is served at once")
-        project.publish()
+        _publish(project)
         settings = project.settings if gateways is None else replace(project.settings, gateways=gateways)
         name = project.name
     return serve_stage(settings, name, to, host=host, port=port)
+
+
+def _publish(project: Project) -> None:
+    """Bring this stage's release file up to date; where the database is lost, the last one written is served."""
+    from retinue.core.errors import StateUnavailableError
+    from retinue.store.releasefile import current
+
+    number = current(project.releases)
+    last = f"release {number}, the last that was written here, is served"
+    if number is not None and _database_is_gone(project.settings.database):
+        say(f"warning: the database is gone ({project.settings.database}); {last}")
+        return
+    try:
+        if project.current() is not None:
+            project.publish()
+        elif number is None:
+            project.publish()  # who may ask what
+            say(f"warning: stage {project.stage} has no release yet; `retinue apply` makes one, served at once")
+        else:
+            say(f"warning: the database knows no release of stage {project.stage}; {last}")
+    except StateUnavailableError as error:
+        if number is None:
+            raise
+        say(f"warning: {error}; {last}")
+
+
+def _database_is_gone(url: str) -> bool:
+    """Whether it is a file that is not there: opening it would make an empty one."""
+    kind, _, path = url.partition(":///")
+    return kind.startswith("sqlite") and bool(path) and not Path(path).exists()
 
 
 def predict(
