@@ -180,6 +180,8 @@ def _equal(column: pa.ChunkedArray, value: str, key: bytes | None) -> pa.Chunked
     if not pa.types.is_string(column.type):
         return pa.chunked_array([pa.array([False] * len(column))])
     texts = [value] if key is None else [value, digest_of(key, value)]
+    with contextlib.suppress(ValueError):
+        texts.append(str(float(value)))  # a number that stands as text, because elsewhere it is hashed
     return pc.is_in(column, pa.array(texts, pa.string()))
 
 

@@ -220,7 +220,9 @@ def _array(values: Any, wanted: pa.DataType) -> pa.Array:
             continue
         if kind is not None or pa.types.is_floating(found.type) or pa.types.is_integer(found.type):
             return found
-    return pa.array([None if value is None else str(value) for value in values], type=pa.string())
+    number = float if wanted == pa.float64() else None  # JSON's 1 is 1.0 there
+    texts = [value if number is None or type(value) is not int else number(value) for value in values]
+    return pa.array([None if value is None else str(value) for value in texts], type=pa.string())
 
 
 def unite(tables: Sequence[pa.Table]) -> pa.Table:
