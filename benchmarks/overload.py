@@ -36,7 +36,7 @@ from benchmarks._watch import Watch, megabytes
 from benchmarks._world import FEATURES, Place, http, row, signature, trees
 
 GOODPUT = 0.9  # of the maximum
-QUEUE = 512
+QUEUE = 200
 ROW_SECONDS = 0.002
 ROOM = 256 * 1024**2  # bytes that memory may be higher under overload than before
 
@@ -190,7 +190,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--models", nargs="*", default=["small", "slow"], choices=["small", "slow"])
-    parser.add_argument("--connections", type=int, default=900)
+    parser.add_argument("--connections", type=int, default=400)
     parser.add_argument("--quick", action="store_true", help="five seconds each")
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
