@@ -3,7 +3,7 @@ PY := .venv/bin/python
 STAMP := .venv/.ready
 PYTHON ?= python3
 
-.PHONY: demo test check fix bench pages docs lock setup clean
+.PHONY: demo test check fix bench pages docs lock proto setup clean
 
 setup: $(STAMP)
 $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
@@ -44,6 +44,10 @@ docs: pages
 lock: setup
 	.venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" requirements/bootstrap.in -o requirements/bootstrap.txt
 	.venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --group dev pyproject.toml -o requirements/dev.txt
+
+# Compiles the messages of the gRPC door.
+proto: setup
+	cd src/retinue/gateway/proto && ../../../../$(PY) -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.bin open_inference.proto health.proto
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

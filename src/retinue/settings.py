@@ -1,7 +1,7 @@
 """Where things live and which ports are used: `retinue.toml` beside the portfolio, then `RETINUE_*` over it.
 
 [state]   directory = ".retinue"   database = "sqlite:///…"   artifacts = "file:///…"
-[serve]   host = "127.0.0.1"  port = 8080  admin_port = 8081  gateways = 1
+[serve]   host = "127.0.0.1"  port = 8080  admin_port = 8081  grpc_port = 8001  gateways = 1
           anonymous = false  tls_certificate = "tls.crt"  tls_key = "tls.key"
 [build]   workers = 2
 [journal] enabled = true  budget = 4194304  rotate_seconds = 300.0  retain_days = 30  …
@@ -32,6 +32,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     admin_port: int = 8081
+    grpc_port: int | None = None  # None: no gRPC; 0: the system chooses
     gateways: int = 1
     workers_per_environment: int = 1  # of one gateway: processes that each host all of an environment's models
     max_body: int = 16 * 1024**2
@@ -39,6 +40,7 @@ class Settings:
     max_queue: int = 4096  # requests that may wait in one gateway
     request_timeout: float = 30.0
     memory: str = ""  # of one host, for loaded models, like "1GiB" or "40%"; empty: half of what is available
+    repository_control: bool = False  # clients may warm (load) and evict (unload) models; nothing is ever deployed so
     anonymous: bool = False  # requests without a key are served even where clients are registered
     tls_certificate: str = ""  # PEM file of the certificate and its chain; empty: plain HTTP
     tls_key: str = ""  # PEM file of its private key
@@ -105,7 +107,9 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
         "host": str,
         "port": int,
         "admin_port": int,
+        "grpc_port": int,
         "gateways": int,
+        "repository_control": bool,
         "workers_per_environment": int,
         "max_body": int,
         "max_rows": int,

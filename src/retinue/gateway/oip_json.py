@@ -62,7 +62,7 @@ def tensor(index: int, entry: Mapping[str, Any]) -> Tensor:
     parameters = entry.get("parameters")
     if datatype == "BYTES" and isinstance(parameters, dict) and parameters.get("content_type") == "base64":
         flat = [value if value is None else _unwrapped(name, place, value) for place, value in enumerate(flat)]
-    return Tensor(name, shape, datatype, _values(name, datatype, flat))
+    return Tensor(name, shape, datatype, values_of(name, datatype, flat))
 
 
 def described(index: int, entry: Any) -> tuple[str, Any, str, Any]:
@@ -94,7 +94,7 @@ def _packed_line(entry: Mapping[str, Any], agreed: Contract) -> LineTable | None
     return LineTable(agreed.names, data) if type(data) is list and _NUMBERS.issuperset(map(type, data)) else None
 
 
-def _values(name: str, datatype: str, flat: list[Any]) -> Any:
+def values_of(name: str, datatype: str, flat: list[Any]) -> Any:
     """The values as an array when they are many and all of them numbers, or booleans; else as they are."""
     if len(flat) <= SMALL or datatype == "BYTES":
         return _checked(name, datatype, flat)

@@ -242,6 +242,14 @@ class Models(Mapping[str, LoadedModel]):
             found = self.made[name] = self._pool.model(served)
         return found
 
+    def served(self, name: str) -> ServedModel:
+        """What a model of the release is, without remembering it. Raises KeyError."""
+        found = self.made.get(name)
+        served = found.served if found is not None else self._file.model(name)
+        if served is None:
+            raise KeyError(name)
+        return served
+
     def prune(self) -> None:
         """Forget those that are neither loaded nor being loaded."""
         for name, model in list(self.made.items()):

@@ -1,0 +1,124 @@
+"""What the gRPC door says beside inference: health, metadata, configuration, statistics, the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from google.protobuf import json_format
+
+from retinue.core.errors import RequestError, RetinueError
+from retinue.gateway import describe, oip
+from retinue.gateway.dataplane import DataPlane
+from retinue.gateway.grpc_infer import plain
+from retinue.gateway.grpc_messages import message
+from retinue.gateway.repository import Repository
+from retinue.gateway.statistics import Statistics
+
+OPEN = frozenset(("ServerLive", "ServerReady", "ServerMetadata"))
+"""What needs no key: a probe has none."""
+
+_MEMORY = "shared memory is not served; send the tensors' bytes"
+ABSENT: Mapping[str, str] = {
+    **{f"{kind}SharedMemory{act}": _MEMORY
+       for kind in ("System", "Cuda") for act in ("Status", "Register", "Unregister")},
+    "TraceSetting": "traces are set in retinue.toml, section [telemetry]",
+    "LogSettings": "logs are set in retinue.toml, section [log]",
+}  # fmt: skip
+UNKNOWN, SERVING, NOT_SERVING, SERVICE_UNKNOWN = range(4)
+_SERVICES = ("", "inference.GRPCInferenceService")
+
+NAMES = (
+    "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics",
+    "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload",
+)  # fmt: skip
+
+
+class Describer:
+    """Answers what is no inference; bytes in, bytes out."""
+
+    def __init__(self, plane: DataPlane, statistics: Statistics, repository: Repository) -> None:
+        self._plane = plane
+        self._statistics = statistics
+        self._repository = repository
+        self._asks: dict[str, Callable[[Any], Awaitable[Any]]] = {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelConfig": self._model_config,
+            "ModelStatistics": self._model_statistics,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+
+    async def answer(self, name: str, data: bytes) -> bytes:
+        """The answer to that call. Raises RetinueError."""
+        kind = message(f"{name}Request")
+        try:
+            request = kind.FromString(data)
+        except Exception as error:  # what the runtime raises differs between its versions
+            raise RequestError(f"the message is no {name}Request") from error
+        return bytes((await self._asks[name](request)).SerializeToString())
+
+    def health(self, service: str) -> int:
+        """Of the server, of its service, or of a model or endpoint by name."""
+        try:
+            release = self._plane.release()
+            if service in _SERVICES:
+                return SERVING
+            if service not in release.routes and service not in release.models:
+                return SERVICE_UNKNOWN
+            release.fields(service)
+        except RetinueError:
+            return NOT_SERVING
+        return SERVING
+
+    async def _server_live(self, request: Any) -> Any:
+        return message("ServerLiveResponse")(live=True)
+
+    async def _server_ready(self, request: Any) -> Any:
+        return message("ServerReadyResponse")(ready=self.health("") == SERVING)
+
+    async def _model_ready(self, request: Any) -> Any:
+        release = self._plane.release()
+        describe.check_version(release, request.name, request.version or None)
+        return message("ModelReadyResponse")(ready=self.health(request.name) == SERVING)
+
+    async def _server_metadata(self, request: Any) -> Any:
+        return message("ServerMetadataResponse")(name="retinue", version=oip.VERSION, extensions=oip.EXTENSIONS)
+
+    async def _model_metadata(self, request: Any) -> Any:
+        release = self._plane.release()
+        describe.check_version(release, request.name, request.version or None)
+        return json_format.ParseDict(describe.metadata(release, request.name), message("ModelMetadataResponse")())
+
+    async def _model_config(self, request: Any) -> Any:
+        release = self._plane.release()
+        describe.check_version(release, request.name, request.version or None)
+        found = message("ModelConfigResponse")()
+        json_format.ParseDict(describe.config(release, request.name), found.config)
+        return found
+
+    async def _model_statistics(self, request: Any) -> Any:
+        release = self._plane.release()
+        if request.name:
+            describe.check_version(release, request.name, request.version or None)
+        told = {"model_stats": self._statistics.of(release, request.name or None)}
+        return json_format.ParseDict(told, message("ModelStatisticsResponse")())
+
+    async def _index(self, request: Any) -> Any:
+        rows = await self._repository.index(self._plane.release(), ready=request.ready)
+        return json_format.ParseDict({"models": rows}, message("RepositoryIndexResponse")())
+
+    async def _load(self, request: Any) -> Any:
+        name = request.model_name or request.repository_name  # KServe's message has the name in the first field
+        await self._repository.load(self._plane.release(), name, plain(request.parameters))
+        return message("RepositoryModelLoadResponse")(model_name=name, isLoaded=True)
+
+    async def _unload(self, request: Any) -> Any:
+        name = request.model_name or request.repository_name
+        await self._repository.unload(self._plane.release(), name)
+        return message("RepositoryModelUnloadResponse")(model_name=name, isUnloaded=True)
