@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.core.errors import RetinueError
+from retinue.core.state import ServedModel
 from retinue.gateway.access import Access
 from retinue.gateway.breadcrumb import Breadcrumbs
 from retinue.gateway.control import Lines, Word
@@ -26,6 +27,7 @@ from retinue.gateway.pool import Pool
 from retinue.gateway.recorder import Recorder
 from retinue.gateway.release import PinnedRelease, prepare
 from retinue.gateway.tls import HANDSHAKE, certificate_of
+from retinue.gateway.tracing import tracing_of
 from retinue.settings import Settings
 from retinue.store.artifacts import FsspecArtifacts
 
@@ -57,6 +59,10 @@ class Gateway:
             max_rows=settings.max_rows,
             timeout=settings.request_timeout,
         )
+        self._plane.tracing = tracing_of(settings, self._log.rarely)
+        self._pool.on_load = self._loaded
+        self._restarts = 0
+        self._quarantined: set[str] = set()
         self._plane.slow_after, self._plane.slow = self._log.slow_after, self._log.slow
         self._meter.in_flight = lambda: self._plane.in_flight
         limits = Limits(body=settings.max_body, request=settings.request_timeout)
@@ -80,6 +86,26 @@ class Gateway:
         self._lines.close()
         self._pool.close()
         self._recorder.close()
+        if self._plane.tracing is not None:
+            self._plane.tracing.close()
+        self._log.close()
+
+    def _loaded(self, served: ServedModel, seconds: float, why: str | None) -> None:
+        if why is not None:
+            self._log.say("model.load_failed", f"{served.name}: {why}", model=served.name, version=served.version)
+        if self._plane.tracing is not None:
+            self._plane.tracing.loaded(served.name, served.version, seconds, why)
+
+    def _note_workers(self, workers: list[dict[str, Any]]) -> None:
+        """Log what happened to worker processes since the last look."""
+        restarts = sum(worker["restarts"] for worker in workers)
+        if restarts > self._restarts:
+            self._log.say("worker.died", f"{restarts - self._restarts} worker processes replace dead ones")
+        self._restarts = restarts
+        now = {model: why for worker in workers for model, why in worker["quarantined"].items()}
+        for model in now.keys() - self._quarantined:
+            self._log.say("model.quarantined", f"{model}: {now[model]}", model=model)
+        self._quarantined = set(now)
 
     def _pin(self) -> PinnedRelease | None:
         return self._releases.get(self._word.get())
@@ -148,6 +174,7 @@ class Gateway:
 
     def _stats(self, sequence: int) -> dict[str, Any]:
         workers = self._pool.status()
+        self._note_workers(workers)
         return {
             "op": "stats",
             "seq": sequence,

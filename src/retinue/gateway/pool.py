@@ -40,6 +40,14 @@ MEASURE = 1.0  # seconds between two looks at what the process really takes
 FREEZE = 64  # loads after which the collector is told not to look at them again
 
 
+OnLoad = Callable[[ServedModel, float, str | None], None]
+"""Told of each load: the model, the seconds it took, and why it failed."""
+
+
+def _untold(served: ServedModel, seconds: float, why: str | None) -> None:
+    """Nobody wants to know."""
+
+
 class Pool:
     """All models this gateway has loaded, by what they are made of, within its share of the host's budget."""
 
@@ -76,6 +84,7 @@ class Pool:
         self.loader = ThreadPoolExecutor(LOADS, thread_name_prefix="loader")
         self._runs = ThreadPoolExecutor(2, thread_name_prefix="run")
         self._reaper = Reaper()
+        self.on_load: OnLoad = _untold
 
     # ------------------------------------------------------------------------------------------------ what is asked
     def model(self, served: ServedModel) -> LoadedModel:
@@ -236,6 +245,7 @@ class Pool:
             uses=float(len(items)),
         )
         self._scales.first(slot.entry.bytes)
+        self.on_load(served, seconds, None)
         self.counts["loads"] += 1
         self.counts["seconds"] += seconds
         self._retries.forget(slot.key)
@@ -253,6 +263,7 @@ class Pool:
         slot = model.slot
         self.counts["failures"] += 1
         self._retries.failed(slot.key, why, self._loop.time())
+        self.on_load(model.served, 0.0, why)
         items, slot.waiting = slot.waiting or [], None
         for item in items:
             item.failed(_unavailable(model, why))

@@ -18,6 +18,7 @@ from retinue.gateway.http import HttpServer, Limits
 from retinue.gateway.memory import machine
 from retinue.gateway.record import RecordKeeper, ServeRecord
 from retinue.gateway.tls import certificate_of
+from retinue.gateway.tracing import check_telemetry
 from retinue.processes.controller import Controller
 from retinue.processes.supervisor import Supervisor
 from retinue.settings import Settings, parse_memory
@@ -58,7 +59,8 @@ async def run_supervisor(
 
     `program` is what Python runs as a gateway.
     """
-    certificate_of(settings)  # refuses what no gateway could start with
+    certificate_of(settings)  # both refuse what no gateway could start with
+    check_telemetry(settings)
     keeper = RecordKeeper(settings.releases(portfolio, stage))
     with contextlib.ExitStack() as owned:
         owned.callback(keeper.close)
