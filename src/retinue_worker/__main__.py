@@ -1,4 +1,4 @@
-"""`python -m retinue_worker serve|train …`: what runs inside a model's environment."""
+"""`python -m retinue_worker serve|train|weigh …`: what runs inside a model's environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ def main(arguments: list[str]) -> int:
         from retinue_worker import train
 
         return int(train.main(arguments[1:]) or 0)
-    sys.stderr.write("usage: python -m retinue_worker serve|train …\n")
+    if arguments[:1] == ["weigh"]:
+        from retinue_worker import weigh
+
+        return weigh.main(arguments[1:])
+    sys.stderr.write("usage: python -m retinue_worker serve|train|weigh …\n")
     return 64
 
 

@@ -30,7 +30,7 @@ from retinue.core.gates import GateResult, failed, gates_digest, passed, total
 from retinue.core.identity import digest
 from retinue.core.plan import Build, Regate
 from retinue.core.portfolio import Metadata, ModelSpec
-from retinue.core.state import BUILD_SECONDS, GATES_SECONDS, Evidence, Snapshot, Version
+from retinue.core.state import BUILD_SECONDS, GATES_SECONDS, MEMORY_BYTES, Evidence, Snapshot, Version
 from retinue.core.wish import snapshot_hash
 from retinue.sources.base import Pin
 from retinue.store.base import Registry
@@ -102,6 +102,9 @@ class Pipeline:
         measured = [replace(passed(GATES_SECONDS, "predictions and tests"), estimate=gated)]
         if not reused:
             measured.append(replace(passed(BUILD_SECONDS, "data, training, conversion"), estimate=seconds))
+            memory = self.workshop.weigh(found)
+            if memory is not None:
+                measured.append(replace(passed(MEMORY_BYTES, "of a loaded copy"), estimate=float(memory)))
         evidence = self._evidence(found, spec, beside, evaluation, champion, measured)
         return Built(found, evidence, evaluation, reused)
 

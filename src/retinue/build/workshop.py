@@ -18,6 +18,7 @@ from retinue.build.bundle import unpack
 from retinue.build.columns import Columns, Table, input_fields
 from retinue.build.environment import Environment, Lock, converters, materialise, read_lock
 from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
+from retinue.build.weigher import Weighers
 from retinue.core.errors import TrainingError
 from retinue.core.family import file_name
 from retinue.core.identity import digest
@@ -61,6 +62,7 @@ class Workshop:
         self.workers = settings.build_workers or os.cpu_count() or 1
         scratch = _scratch(settings.cache / "tmp")
         self.trainers = Trainers(self.workers, scratch)
+        self.weighers = Weighers(scratch)
         self._scratch = tempfile.TemporaryDirectory(prefix="build-", dir=scratch)
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
@@ -73,6 +75,7 @@ class Workshop:
     def close(self) -> None:
         """End the trainers and remove the scratch folder; loaded models are released."""
         self.trainers.close()
+        self.weighers.close()
         for model in self._models.values():
             model.close()
         self._models.clear()
@@ -186,6 +189,14 @@ class Workshop:
                 model=version.model,
             ),
             columns,
+        )
+
+    def weigh(self, version: Version) -> int | None:
+        """Bytes the version takes when it is loaded to serve, None where that cannot be measured."""
+        body = version.manifest["artifact"]
+        python = self.opened(version.definition, version.model).environment.python
+        return self.weighers.weigh(
+            self.artifacts.local(body["digest"]), body["format"], body["signature"], python.absolute()
         )
 
     def _loaded(self, body: Mapping[str, Json]) -> Model:

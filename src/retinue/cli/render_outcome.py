@@ -12,7 +12,7 @@ from retinue.control.events import ModelResult, Outcome
 from retinue.core.gates import GateResult, describe
 from retinue.core.identity import short
 from retinue.core.plan import Build, Plan, Route
-from retinue.core.state import BUILD_SECONDS, GATES_SECONDS
+from retinue.core.state import MEASUREMENTS
 
 Json = Any
 _KNOWN = {f.name for f in fields(GateResult)}
@@ -54,7 +54,7 @@ def key_gate(rows: Iterable[Mapping[str, Json]]) -> str:
     """The one gate worth a line: the first that did not pass, else the first with a number."""
     results = gate_results(rows)
     bad = [r for r in results if r.verdict != "pass"]
-    numbers = [r for r in results if r.estimate is not None and r.gate not in (BUILD_SECONDS, GATES_SECONDS)]
+    numbers = [r for r in results if r.estimate is not None and r.gate not in MEASUREMENTS]
     chosen = bad or numbers
     return describe(chosen[0]) if chosen else ""
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from retinue.core.settings_body import options_digest, served_cache, served_journal, served_model
-from retinue.core.state import Entry, Release, ReleaseImage, ServedEndpoint, ServedModel, ServedNeed, Version
+from retinue.core.state import (
+    MEMORY_BYTES,
+    Entry,
+    Release,
+    ReleaseImage,
+    ServedEndpoint,
+    ServedModel,
+    ServedNeed,
+    Version,
+)
 from retinue.store.accessfile import write_access
 from retinue.store.base import RegistryReader
 from retinue.store.releasefile import point, write_release
@@ -23,7 +32,11 @@ def compile_release(
 ) -> ReleaseImage:
     """What a gateway needs to know of a release, from the manifests of its versions and the settings on record."""
     versions = registry.versions({entry.version for entry in release.models.values()})
-    models = {name: _served(name, entry, versions[entry.version], settings) for name, entry in release.models.items()}
+    memory = _memory(registry, {entry.version for entry in release.models.values()})
+    models = {
+        name: _served(name, entry, versions[entry.version], memory.get(entry.version, 0), settings)
+        for name, entry in release.models.items()
+    }
     endpoints = {
         name: ServedEndpoint(
             name,
@@ -45,7 +58,17 @@ def recorded_settings(registry: RegistryReader, portfolio: str) -> Mapping[str, 
     return found.body if found is not None else NO_SETTINGS
 
 
-def _served(name: str, entry: Entry, version: Version, settings: Mapping[str, Json]) -> ServedModel:
+def _memory(registry: RegistryReader, versions: Collection[str]) -> dict[str, int]:
+    """Bytes that versions take when loaded, of those for which it was measured when they were built."""
+    found: dict[str, int] = {}
+    for version, rows in registry.evidence(versions).items():
+        for result in (result for row in rows for result in row.results):
+            if result["gate"] == MEMORY_BYTES and result.get("estimate"):
+                found.setdefault(version, int(result["estimate"]))
+    return found
+
+
+def _served(name: str, entry: Entry, version: Version, memory: int, settings: Mapping[str, Json]) -> ServedModel:
     body = version.manifest
     return ServedModel(
         name=name,
@@ -56,6 +79,7 @@ def _served(name: str, entry: Entry, version: Version, settings: Mapping[str, Js
         environment=body["environment"],
         needs=tuple(ServedNeed(n["model"], n["output"], n["column"], dict(n["inputs"])) for n in body["needs"]),
         family=body["family"],
+        memory=memory,
         **served_model(settings, name),
     )
 

@@ -14,7 +14,7 @@ from retinue.control.events import Status
 from retinue.core.errors import RetinueError
 from retinue.core.gates import GateResult
 from retinue.core.plan import Build, Plan, Regate
-from retinue.core.state import BUILD_SECONDS, GATES_SECONDS, Evidence, Hold, HoldCause, Version
+from retinue.core.state import MEASUREMENTS, Evidence, Hold, HoldCause, Version
 
 Json = Any
 POOL_SEED = 20_130_101
@@ -50,7 +50,7 @@ def candidate_of(model: str, built: Built, status: Status) -> Candidate:
     """What a build or re-gate amounts to, before the family is heard."""
     verdict, evaluation = built.evidence.verdict, built.evaluation
     if evaluation is None:  # tested before a kill: still a voice in its family
-        rows = [row for row in built.evidence.results if row["gate"] not in (BUILD_SECONDS, GATES_SECONDS)]
+        rows = [row for row in built.evidence.results if row["gate"] not in MEASUREMENTS]
         evaluation = Evaluation(tuple(map(GateResult.from_json, rows)), verdict, {})
     waits = evaluation.waits_for_family
     if status == "built" and built.reused:

@@ -15,6 +15,10 @@ BUILD_SECONDS = "build.seconds"
 """The name under which evidence carries how long a build took: a measurement, so not in the manifest."""
 GATES_SECONDS = "gates.seconds"
 """Likewise how long its gates took."""
+MEMORY_BYTES = "memory.bytes"
+"""Likewise what the version takes in memory when it is loaded to serve."""
+MEASUREMENTS = frozenset((BUILD_SECONDS, GATES_SECONDS, MEMORY_BYTES))
+"""What evidence carries that is no gate."""
 HoldCause = Literal["rollback", "failed gate", "inconclusive", "upstream"]
 
 

@@ -1,0 +1,114 @@
+"""Measures what versions take in memory when they serve: one weighing process per environment, for one apply."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import retinue_worker
+
+Json = Any
+PATIENCE = 120.0  # seconds for one answer; without one the version stays unmeasured
+_BOOTSTRAP = """
+import importlib.util, os, sys
+folder = sys.argv.pop(1)
+sys.path[:] = [path for path in sys.path if path]
+spec = importlib.util.spec_from_file_location(
+    "retinue_worker", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+module = sys.modules["retinue_worker"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from retinue_worker import weigh
+sys.exit(weigh.main(sys.argv[1:]))
+"""
+
+
+class Weighers:
+    """Weighing processes by interpreter, started when first needed. Thread-safe; nothing here ever fails a build."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._guard = threading.Lock()
+        self._locks: dict[Path, threading.Lock] = {}
+        self._processes: dict[Path, subprocess.Popen[bytes]] = {}
+
+    def weigh(self, path: Path, format_: str, signature: Mapping[str, Json], python: Path | None = None) -> int | None:
+        """Bytes the model takes when loaded, None when that cannot be told here.
+
+        `python`: the interpreter of its environment; compiled models are loaded by the platform's own.
+        """
+        if sys.platform != "linux":
+            return None
+        interpreter = Path(sys.executable) if python is None or format_ == "onnx" else python
+        with self._guard:
+            lock = self._locks.setdefault(interpreter, threading.Lock())
+        with lock:
+            try:
+                process = self._process(interpreter)
+                question = {"path": str(path), "format": format_, "signature": dict(signature)}
+                assert process.stdin is not None
+                process.stdin.write(json.dumps(question).encode() + b"\n")
+                process.stdin.flush()
+                size = _answer(process).get("bytes")
+            except (OSError, ValueError):
+                self._end(interpreter)
+                return None
+        return int(size) if isinstance(size, int) and size > 0 else None
+
+    def close(self) -> None:
+        """End all of them."""
+        for interpreter in list(self._processes):
+            self._end(interpreter)
+
+    def _process(self, interpreter: Path) -> subprocess.Popen[bytes]:
+        found = self._processes.get(interpreter)
+        if found is not None and found.poll() is None:
+            return found
+        with open(self._folder / "weighers.log", "ab") as log:
+            process = self._processes[interpreter] = subprocess.Popen(
+                [str(interpreter), "-s", "-c", _BOOTSTRAP, str(Path(retinue_worker.__file__).parent)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self._folder,
+                env={**{key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ},
+                     "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is the platform's to handle
+                bufsize=0,
+            )  # fmt: skip
+        _answer(process)
+        return process
+
+    def _end(self, interpreter: Path) -> None:
+        process = self._processes.pop(interpreter, None)
+        if process is None:
+            return
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        process.kill()
+        process.wait()
+
+
+def _answer(process: subprocess.Popen[bytes]) -> dict[str, Json]:
+    """The next line it says. Raises OSError when there is none in time, ValueError when it is no JSON."""
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+        part = os.read(process.stdout.fileno(), 65536) if ready else b""
+        if not part:
+            raise OSError("the weigher does not answer")
+        line += part
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError(line)
+    return found
