@@ -205,5 +205,7 @@ def kept(name: str) -> tuple[list[Line], dict[str, str]]:
 
 
 def _line(values: dict[str, Any]) -> Line:
-    spreads = {name: Spread(**values.pop(name)) for name in ("ratio", "rate", "cpu_ratio") if values.get(name)}
+    spreads: dict[str, Any] = {
+        name: Spread(**values.pop(name)) for name in ("ratio", "rate", "cpu_ratio") if values.get(name)
+    }
     return Line(**values, **spreads)
