@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -10,16 +11,20 @@ from urllib.parse import quote
 import httpx
 
 from retinue.core.errors import (
+    ForbiddenError,
     InferenceError,
     RequestError,
     RetinueError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnknownModelError,
 )
 
 Json = Any
 _ERRORS: Mapping[int, type[RetinueError]] = {
+    401: UnauthenticatedError,
+    403: ForbiddenError,
     404: UnknownModelError,
     413: TooLargeError,
     429: UnavailableError,
@@ -34,13 +39,19 @@ _DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
 class Client:
     """Talks to a served stage at `url`; `timeout` in seconds. Close it, or use it as a context manager.
 
+    `key` is the client's API key, where the server asks for one. `verify` is what decides whom to trust over HTTPS:
+    a file with certificates in SSL_CERT_FILE, or a context of your own.
+
     Every method raises UnavailableError when nobody answers in time, else the error the server's status says,
     with the server's text.
     """
 
-    def __init__(self, url: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str, timeout: float = 30.0, *, key: str | None = None, verify: ssl.SSLContext | bool = True
+    ) -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self._url, timeout=timeout)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=self._url, timeout=timeout, headers=headers, verify=verify)
 
     def __enter__(self) -> Client:
         return self

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,23 @@ def test_settings_name_both_files_or_neither(files: tuple[Path, Path], tmp_path:
     with pytest.raises(UsageError, match="only one of"):
         certificate_of(Settings(tmp_path, "sqlite://", "file://", tls_key=str(files[1])))
     assert certificate_of(Settings(tmp_path, "", "", tls_certificate=str(files[0]), tls_key=str(files[1])))
+
+
+def test_a_grpc_server_shows_the_same_certificate_and_its_successor(files: tuple[Path, Path]) -> None:
+    import grpc
+
+    serving = Certificate(*files)
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("localhost:0", serving.grpc_credentials())
+    server.start()
+    try:
+        shown = []
+        for name in ("first", "second"):
+            make(*files, name)
+            trusted = grpc.ssl_channel_credentials(files[0].read_bytes())
+            with grpc.secure_channel(f"localhost:{port}", trusted) as channel:
+                grpc.channel_ready_future(channel).result(10)
+                shown.append(name)
+        assert shown == ["first", "second"]
+    finally:
+        server.stop(None).wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,7 +88,7 @@ def predict(
     to: Stage = "prod",
     output: Output = Format.text,
 ) -> int:
-    """Ask a running server."""
+    """Ask a running server; with the API key in RETINUE_KEY where it asks for one."""
     from retinue.cli.render_predictions import renumbered
     from retinue.cli.rows import read_rows
     from retinue.client import Client
@@ -97,7 +98,7 @@ def predict(
     if url is None:
         with _frame(context).project(to) as project:
             url = _url(project)
-    with Client(url if "://" in url else f"http://{url}") as client:
+    with Client(url if "://" in url else f"http://{url}", key=os.environ.get("RETINUE_KEY")) as client:
         try:
             answers = client.predict(endpoint, rows)
         except RequestError as error:

@@ -11,8 +11,11 @@ import httpx
 import pytest
 from tests.e2e.serve.conftest import Running, Stage, until
 
+from retinue.cli.main import run
+from retinue.client import Client
 from retinue.core import access
 from retinue.core.access import ClientRecord
+from retinue.core.errors import ForbiddenError, UnauthenticatedError
 from retinue.core.state import ServedEndpoint
 from retinue.store.accessfile import write_access
 
@@ -64,6 +67,27 @@ def test_keys_are_asked_for_once_a_client_is_registered_and_changes_reach_every_
 
     write_access(stage.folder, "shop", [access.revoked(client, NOW)])
     until(lambda: [ask(running, web) for _ in range(8)] == [401] * 8, 10, "the revocation")
+
+
+def test_the_python_client_and_the_command_line_send_their_key(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage.publish(1, [stage.model("m", "v1")], {"arrival": ServedEndpoint("arrival", "m")})
+    web, client = a_client("web", allow=("arrival",))
+    write_access(stage.folder, "shop", [client])
+    running = stage.start()
+    key = web["authorization"].removeprefix("Bearer ")
+    with Client(running.url, key=key) as mine, Client(running.url) as nobody:
+        assert mine.predict("arrival", [{"x": 2.0}])["predictions"] == [{"y": 2.0}]
+        with pytest.raises(ForbiddenError, match="may not call 'm'"):
+            mine.predict("m", [{"x": 2.0}])
+        with pytest.raises(UnauthenticatedError, match="asks for an API key"):
+            nobody.predict("arrival", [{"x": 2.0}])
+    words = ["predict", "arrival", "--url", running.url, "--row", '{"x": 2.0}', "-o", "json"]
+    assert run(words) == 1
+    assert "hint: Send a live key" in capfd.readouterr().err
+    monkeypatch.setenv("RETINUE_KEY", key)
+    assert run(words) == 0
 
 
 def test_damaged_rights_keep_the_last_good_ones_and_are_told_in_the_status_also_after_a_restart(stage: Stage) -> None:
