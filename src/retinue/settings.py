@@ -48,7 +48,7 @@ class Settings:
     journal_enabled: bool = True
     journal_directory: str = ""  # within the state folder unless absolute; empty: `journal`
     journal_budget: int = 4 * 1024**2  # bytes/s of a gateway that are always kept; tensors beyond it are sampled
-    journal_rotate_bytes: int = 64 * 1024**2
+    journal_rotate_bytes: int = 32 * 1024**2
     journal_rotate_seconds: float = 300.0
     journal_retain_days: int = 30  # 0: for ever
     journal_retain_bytes: int = 10 * 1024**3  # of one stage; 0: without bound

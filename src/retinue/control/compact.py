@@ -38,7 +38,7 @@ from retinue.store.journal_days import (
 )
 from retinue.store.journal_write import close_orphans
 
-BATCH = 128 * 1024**2  # bytes of segments that are folded together
+BATCH = 32 * 1024**2  # bytes of segments that are folded together
 OWN = 2_000  # rows of a model in one fold from which on it has files of its own
 MERGE = 16 * 1024**2  # bytes up to which a file is rewritten with more rows instead of getting a sibling
 
@@ -157,6 +157,7 @@ def _fold(folder: Path, segments: Sequence[Path], on_effect: OnEffect) -> Compac
             damaged.append(path.stem)
         for day in gathering.seen:
             names.setdefault(day, set()).add(path.stem)
+        del stream  # it holds the segment's bytes
     requests = rows = 0
     for day in gathering.all_days():
         tables = tables_of(gathering, day)

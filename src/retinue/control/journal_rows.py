@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
@@ -57,7 +59,7 @@ REQUESTS = pa.schema(
 GAPS = pa.schema([("began", TIME), ("ended", TIME), ("answers", pa.int64()), ("reason", pa.string())])
 NO_MODEL = Node(0, "", "", "", (), ())  # rows that no model ran: only their error is known
 LARGE = 256  # rows of one packed run that become a table of their own
-CHUNK = 20_000  # rows that are gathered as Python values before they become Arrow
+CHUNK = 4_000  # rows that are gathered as Python values before they become Arrow
 
 
 def signature_name(signature: Signature) -> str:
@@ -264,11 +266,16 @@ class Gathering:
         self._known: dict[int, str | None] = {}  # day number → its date, None if it is not wanted
         self.days: dict[str, dict[Signature, Gathered]] = {}
         self._requests: dict[str, list[tuple[Any, ...]]] = {}
+        self._settled: dict[str, list[pa.Table]] = {}
         self._gaps: dict[str, list[tuple[Any, ...]]] = {}
         self.seen: set[str] = set()  # every day that has a record, wanted or not
 
     def segment(self, stream: Iterable[Record]) -> None:
         """All records of one segment."""
+        with _without_collection():
+            self._segment(stream)
+
+    def _segment(self, stream: Iterable[Record]) -> None:
         nodes: dict[int, Node] = {}
         for record in stream:
             if isinstance(record, Request):
@@ -287,7 +294,8 @@ class Gathering:
 
     def requests(self, day: str) -> pa.Table:
         """The day's requests."""
-        return _flat(self._requests.get(day) or [], REQUESTS)
+        last = _flat(self._requests.get(day) or [], REQUESTS)
+        return pa.concat_tables([*self._settled.get(day, []), last])
 
     def gaps(self, day: str) -> pa.Table:
         """Answers of the day that left unjournalled."""
@@ -310,7 +318,11 @@ class Gathering:
         if day is None:
             return
         errors = [{"row": row, "error": text} for row, text in request.errors.items()] if request.errors else None
-        self._requests.setdefault(day, []).append(
+        requests = self._requests.setdefault(day, [])
+        if len(requests) >= CHUNK:
+            self._settled.setdefault(day, []).append(_flat(requests, REQUESTS))
+            requests.clear()
+        requests.append(
             (request.id, request.arrived // 1000, request.endpoint, request.release, request.client,
              request.client_id, request.status, request.rows, request.seconds, request.sampled, errors)
         )  # fmt: skip
@@ -331,6 +343,18 @@ class Gathering:
         if found is None:
             found = groups[signature] = Gathered(signature)
         return found
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Millions of small values and no cycles: the collector would only look at them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _flat(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:

@@ -6,8 +6,7 @@ The connection sees these rows and nothing else: no file but the journal's, no n
 from __future__ import annotations
 
 import contextlib
-import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,20 +138,19 @@ def _manifests(folder: Path, span: Span) -> dict[str, Day]:
 
 def _live(folder: Path, span: Span, manifests: dict[str, Day]) -> dict[str, list[pa.Table]]:
     gathering = Gathering()
-    with _without_collection():
-        for path in list_segments(folder):
-            name = path.stem
+    for path in list_segments(folder):
+        name = path.stem
 
-            def wanted(day: str, name: str = name) -> bool:
-                return span.holds(day) and (day not in manifests or name not in manifests[day].segments)
+        def wanted(day: str, name: str = name) -> bool:
+            return span.holds(day) and (day not in manifests or name not in manifests[day].segments)
 
-            gathering.only(wanted)
-            with contextlib.suppress(CorruptArtifactError):  # compaction puts it aside and says so
-                gathering.segment(Stream(_bytes(path), str(path)))
-        live: dict[str, list[pa.Table]] = {kind: [] for kind in _SCHEMAS}
-        for day in gathering.all_days():
-            for kind, _, table in tables_of(gathering, day):
-                live[kind].append(table)
+        gathering.only(wanted)
+        with contextlib.suppress(CorruptArtifactError):  # compaction puts it aside and says so
+            gathering.segment(Stream(_bytes(path), str(path)))
+    live: dict[str, list[pa.Table]] = {kind: [] for kind in _SCHEMAS}
+    for day in gathering.all_days():
+        for kind, _, table in tables_of(gathering, day):
+            live[kind].append(table)
     return live
 
 
@@ -162,15 +160,3 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         return path.with_suffix(CLOSED).read_bytes()
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Millions of small values and no cycles: the collector would only look at them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
