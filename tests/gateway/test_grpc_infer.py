@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from retinue.core.contract import Field
 from retinue.core.errors import RequestError
 from retinue.gateway import grpc_infer
-from retinue.gateway.grpc_messages import DESCRIPTORS, ModelInferRequest, message
+from retinue.gateway.grpc_messages import DESCRIPTORS, message
 from retinue.gateway.oip_types import FLOATS, INTEGERS, encode
 
+ModelInferRequest: Any = message("ModelInferRequest")
 OUTPUTS = (Field("y", "FP64", nullable=False),)
 KIND = {**dict.fromkeys(FLOATS, "FP64"), **dict.fromkeys(INTEGERS, "FP64"), "BOOL": "BOOL", "BYTES": "BYTES"}
 VALUES: dict[str, list[Any]] = {"BOOL": [True, False], "BYTES": ["a", "ü"]}
@@ -149,8 +150,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 theirs = descriptor_pb2.FileDescriptorProto(name="open_inference.proto", package="inference", syntax="proto3")
 field = theirs.message_type.add(name="ModelInferRequest").field.add(name="else", number=1, type=9, label=1)
 descriptor_pool.Default().AddSerializedFile(theirs.SerializeToString())
-from retinue.gateway.grpc_messages import ModelInferRequest
-assert ModelInferRequest(model_name="m").model_name == "m"
+from retinue.gateway.grpc_messages import message
+assert message("ModelInferRequest")(model_name="m").model_name == "m"
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

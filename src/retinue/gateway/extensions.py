@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from retinue.core.errors import RetinueError
 from retinue.gateway import describe, repository
+from retinue.gateway.access import Access
 from retinue.gateway.http import Exchange
 from retinue.gateway.release import PinnedRelease
 from retinue.gateway.repository import Repository
@@ -23,15 +24,21 @@ Door = Callable[[Exchange], None]
 Refuse = Callable[[Exchange, RetinueError], None]
 
 
+class Beside(NamedTuple):
+    """What both doors of the protocol tell of beside inference."""
+
+    statistics: Statistics
+    repository: Repository
+
+
 class Extensions:
     """Doors beside inference. `release` gives the one that is served; `refuse` answers with an error."""
 
-    def __init__(
-        self, release: Callable[[], PinnedRelease], statistics: Statistics, repository: Repository, refuse: Refuse
-    ) -> None:
+    def __init__(self, release: Callable[[], PinnedRelease], access: Access, beside: Beside, refuse: Refuse) -> None:
         self._release = release
-        self._statistics = statistics
-        self._repository = repository
+        self._access = access
+        self._statistics = beside.statistics
+        self._repository = beside.repository
         self._refuse = refuse
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -57,21 +64,25 @@ class Extensions:
         return None
 
     def _stats(self, exchange: Exchange, name: str | None, version: str | None) -> None:
-        release = self._release()
+        key, release = exchange.head.key, self._release()
+        client = self._access.who(key) if name is None else self._access.client(key, name)
         if name is not None:
             describe.check_version(release, name, version)
-        exchange.reply(200, orjson.dumps({"model_stats": self._statistics.of(release, name)}))
+        told = [one for one in self._statistics.of(release, name) if client.may(one["name"])]
+        exchange.reply(200, orjson.dumps({"model_stats": told}))
 
     def _config(self, exchange: Exchange, name: str, version: str | None) -> None:
+        self._access.client(exchange.head.key, name)
         release = self._release()
         describe.check_version(release, name, version)
         exchange.reply(200, orjson.dumps(describe.config(release, name)))
 
     def _index(self, exchange: Exchange) -> None:
-        index = self._repository.index(self._release(), ready=repository.wants_ready(exchange.body))
-        self._later(exchange, index)
+        client, ready = self._access.who(exchange.head.key), repository.wants_ready(exchange.body)
+        self._later(exchange, self._repository.index(self._release(), client.may, ready=ready))
 
     def _control(self, exchange: Exchange, name: str, act: str) -> None:
+        self._access.client(exchange.head.key, name)
         release, found = self._release(), repository.parameters(exchange.body)
         if act == "load":
             work: Coroutine[Any, Any, None] = self._repository.load(release, name, found)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from google.protobuf import json_format
-
+from retinue.core.access import ANONYMOUS, Client
 from retinue.core.errors import RequestError, RetinueError
 from retinue.gateway import describe, oip
+from retinue.gateway.access import Access
 from retinue.gateway.dataplane import DataPlane
+from retinue.gateway.extensions import Beside
 from retinue.gateway.grpc_infer import plain
 from retinue.gateway.grpc_messages import message
-from retinue.gateway.repository import Repository
-from retinue.gateway.statistics import Statistics
 
 OPEN = frozenset(("ServerLive", "ServerReady", "ServerMetadata"))
 """What needs no key: a probe has none."""
@@ -37,11 +36,12 @@ NAMES = (
 class Describer:
     """Answers what is no inference; bytes in, bytes out."""
 
-    def __init__(self, plane: DataPlane, statistics: Statistics, repository: Repository) -> None:
+    def __init__(self, plane: DataPlane, access: Access, beside: Beside) -> None:
         self._plane = plane
-        self._statistics = statistics
-        self._repository = repository
-        self._asks: dict[str, Callable[[Any], Awaitable[Any]]] = {
+        self._access = access
+        self._statistics = beside.statistics
+        self._repository = beside.repository
+        self._asks: dict[str, Callable[[Any, Client], Awaitable[Any]]] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
             "ModelReady": self._model_ready,
@@ -54,14 +54,21 @@ class Describer:
             "RepositoryModelUnload": self._unload,
         }
 
-    async def answer(self, name: str, data: bytes) -> bytes:
+    async def answer(self, name: str, data: bytes, key: bytes | None) -> bytes:
         """The answer to that call. Raises RetinueError."""
         kind = message(f"{name}Request")
         try:
             request = kind.FromString(data)
         except Exception as error:  # what the runtime raises differs between its versions
             raise RequestError(f"the message is no {name}Request") from error
-        return bytes((await self._asks[name](request)).SerializeToString())
+        client = ANONYMOUS if name in OPEN else self._client(key, request)
+        return bytes((await self._asks[name](request, client)).SerializeToString())
+
+    def _client(self, key: bytes | None, request: Any) -> Client:
+        """Who asks; of a model, if they may call it."""
+        names = [getattr(request, field, "") for field in ("name", "model_name", "repository_name")]
+        name = next(filter(None, names), None) if not hasattr(request, "ready") else None
+        return self._access.who(key) if name is None else self._access.client(key, name)
 
     def health(self, service: str) -> int:
         """Of the server, of its service, or of a model or endpoint by name."""
@@ -76,49 +83,54 @@ class Describer:
             return NOT_SERVING
         return SERVING
 
-    async def _server_live(self, request: Any) -> Any:
+    async def _server_live(self, request: Any, client: Client) -> Any:
         return message("ServerLiveResponse")(live=True)
 
-    async def _server_ready(self, request: Any) -> Any:
+    async def _server_ready(self, request: Any, client: Client) -> Any:
         return message("ServerReadyResponse")(ready=self.health("") == SERVING)
 
-    async def _model_ready(self, request: Any) -> Any:
+    async def _model_ready(self, request: Any, client: Client) -> Any:
         release = self._plane.release()
         describe.check_version(release, request.name, request.version or None)
         return message("ModelReadyResponse")(ready=self.health(request.name) == SERVING)
 
-    async def _server_metadata(self, request: Any) -> Any:
+    async def _server_metadata(self, request: Any, client: Client) -> Any:
         return message("ServerMetadataResponse")(name="retinue", version=oip.VERSION, extensions=oip.EXTENSIONS)
 
-    async def _model_metadata(self, request: Any) -> Any:
+    async def _model_metadata(self, request: Any, client: Client) -> Any:
         release = self._plane.release()
         describe.check_version(release, request.name, request.version or None)
-        return json_format.ParseDict(describe.metadata(release, request.name), message("ModelMetadataResponse")())
+        return _filled("ModelMetadataResponse", describe.metadata(release, request.name))
 
-    async def _model_config(self, request: Any) -> Any:
+    async def _model_config(self, request: Any, client: Client) -> Any:
         release = self._plane.release()
         describe.check_version(release, request.name, request.version or None)
-        found = message("ModelConfigResponse")()
-        json_format.ParseDict(describe.config(release, request.name), found.config)
-        return found
+        return _filled("ModelConfigResponse", {"config": describe.config(release, request.name)})
 
-    async def _model_statistics(self, request: Any) -> Any:
+    async def _model_statistics(self, request: Any, client: Client) -> Any:
         release = self._plane.release()
         if request.name:
             describe.check_version(release, request.name, request.version or None)
-        told = {"model_stats": self._statistics.of(release, request.name or None)}
-        return json_format.ParseDict(told, message("ModelStatisticsResponse")())
+        found = self._statistics.of(release, request.name or None)
+        told = {"model_stats": [one for one in found if client.may(one["name"])]}
+        return _filled("ModelStatisticsResponse", told)
 
-    async def _index(self, request: Any) -> Any:
-        rows = await self._repository.index(self._plane.release(), ready=request.ready)
-        return json_format.ParseDict({"models": rows}, message("RepositoryIndexResponse")())
+    async def _index(self, request: Any, client: Client) -> Any:
+        rows = await self._repository.index(self._plane.release(), client.may, ready=request.ready)
+        return _filled("RepositoryIndexResponse", {"models": rows})
 
-    async def _load(self, request: Any) -> Any:
+    async def _load(self, request: Any, client: Client) -> Any:
         name = request.model_name or request.repository_name  # KServe's message has the name in the first field
         await self._repository.load(self._plane.release(), name, plain(request.parameters))
         return message("RepositoryModelLoadResponse")(model_name=name, isLoaded=True)
 
-    async def _unload(self, request: Any) -> Any:
+    async def _unload(self, request: Any, client: Client) -> Any:
         name = request.model_name or request.repository_name
         await self._repository.unload(self._plane.release(), name)
         return message("RepositoryModelUnloadResponse")(model_name=name, isUnloaded=True)
+
+
+def _filled(name: str, values: dict[str, Any]) -> Any:
+    from google.protobuf import json_format
+
+    return json_format.ParseDict(values, message(name)())

@@ -11,7 +11,7 @@ from retinue.core.contract import Field
 from retinue.core.errors import RequestError
 from retinue.gateway import oip
 from retinue.gateway.calls import Call
-from retinue.gateway.grpc_messages import ModelInferResponse
+from retinue.gateway.grpc_messages import message as kind
 from retinue.gateway.oip_answer import model_version, outputs, parameters
 from retinue.gateway.oip_json import values_of
 from retinue.gateway.oip_request import InferRequest, Wanted, build, contract, elements
@@ -58,7 +58,7 @@ def parse(message: Any, fields: Sequence[Field], declared: Sequence[Field]) -> I
 
 def answer(call: Call, request: InferRequest, fields: Sequence[Field]) -> Any:
     """The answer to a call in which no row failed, as a message. Raises InferenceError."""
-    message = ModelInferResponse(
+    message = kind("ModelInferResponse")(
         model_name=call.name,
         model_version=model_version(call),
         id=request.id if request.id is not None else call.id,

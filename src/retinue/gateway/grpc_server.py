@@ -12,9 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
-import grpc
-from grpc import aio
-
 from retinue import telemetry
 from retinue.core.errors import (
     DeadlineError,
@@ -32,24 +29,19 @@ from retinue.gateway.calls import Call
 from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.doors import status_of
 from retinue.gateway.grpc_describe import Describer
-from retinue.gateway.grpc_messages import (
-    HealthCheckRequest,
-    HealthCheckResponse,
-    ModelInferRequest,
-    ModelStreamInferResponse,
-)
+from retinue.gateway.grpc_messages import message
 from retinue.gateway.meter import Meter
 
-_SERVICE = "/inference.GRPCInferenceService/"
-_HEALTH = "/grpc.health.v1.Health/"
-_CODES: tuple[tuple[type[RetinueError], grpc.StatusCode], ...] = (
-    (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
-    (ForbiddenError, grpc.StatusCode.PERMISSION_DENIED),
-    (UnknownModelError, grpc.StatusCode.NOT_FOUND),
-    (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
-    (UnavailableError, grpc.StatusCode.UNAVAILABLE),
-    (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
-    (InferenceError, grpc.StatusCode.INTERNAL),
+_SERVICE = "inference.GRPCInferenceService"
+_HEALTH = "grpc.health.v1.Health"
+_CODES: tuple[tuple[type[RetinueError], str], ...] = (
+    (UnauthenticatedError, "UNAUTHENTICATED"),
+    (ForbiddenError, "PERMISSION_DENIED"),
+    (UnknownModelError, "NOT_FOUND"),
+    (RequestError, "INVALID_ARGUMENT"),
+    (UnavailableError, "UNAVAILABLE"),
+    (DeadlineError, "DEADLINE_EXCEEDED"),
+    (InferenceError, "INTERNAL"),
 )
 STREAMED = 128  # requests of one stream that are under way before no more are read from it
 HEADROOM = 64 * 1024  # bytes of a message beside its tensors
@@ -69,10 +61,13 @@ class GrpcServer:
         self._flush = flush
         self._loop = asyncio.get_running_loop()
         self._done: list[tuple[asyncio.Future[Any], Any]] = []
-        self._server: aio.Server | None = None
+        self._server: Any = None
+        self._health_response = message("grpc.health.v1.HealthCheckResponse")
 
     async def start(self, address: str, max_message: int, credentials: Any = None) -> int:
         """Listen; returns the port. Raises UnavailableError when the address is taken."""
+        from grpc import aio
+
         server = aio.server(
             options=(
                 ("grpc.so_reuseport", 1),
@@ -80,7 +75,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
             )
         )
-        server.add_generic_rpc_handlers((_Handlers(self),))
+        server.add_generic_rpc_handlers(_handlers(self))
         try:
             add = server.add_insecure_port
             port: int = server.add_secure_port(address, credentials) if credentials else add(address)
@@ -141,32 +136,32 @@ class GrpcServer:
         except RetinueError as error:
             if failure is not None:
                 failure.append(error)
-            message = ModelStreamInferResponse(error_message=text_of(error))
-            message.infer_response.id = _id_of(data)
-            return bytes(message.SerializeToString())
-        message = ModelStreamInferResponse(infer_response=found)
+            answer = message("ModelStreamInferResponse")(error_message=text_of(error))
+            answer.infer_response.id = _id_of(data)
+            return bytes(answer.SerializeToString())
+        answer = message("ModelStreamInferResponse")(infer_response=found)
         if _asks_for_final(data):
-            message.infer_response.parameters["triton_final_response"].bool_param = True
-        return bytes(message.SerializeToString())
+            answer.infer_response.parameters["triton_final_response"].bool_param = True
+        return bytes(answer.SerializeToString())
 
     async def _infer(self, data: bytes, context: Context) -> Any:
         """One request through the data plane. Raises RetinueError."""
         began = monotonic()
         label = telemetry.DIRECT
         try:
-            message = _parsed(data)
-            client = self._access.client(key_of_metadata(context.invocation_metadata() or ()), message.model_name)
+            asked = _parsed(data)
+            client = self._access.client(key_of_metadata(context.invocation_metadata() or ()), asked.model_name)
             release = self._plane.admit()
-            if message.model_name in release.routes:
-                label = message.model_name
-            describe.check_version(release, message.model_name, message.model_version or None)
-            fields, outputs = release.fields(message.model_name)
-            request = grpc_infer.parse(message, fields, outputs)
+            if asked.model_name in release.routes:
+                label = asked.model_name
+            describe.check_version(release, asked.model_name, asked.model_version or None)
+            fields, outputs = release.fields(asked.model_name)
+            request = grpc_infer.parse(asked, fields, outputs)
         except RetinueError as error:
             self._meter.answered(label, status_of(error), monotonic() - began, 0, 0)
             raise
         future: asyncio.Future[Any] = self._loop.create_future()
-        call = Call(release, message.model_name, request.rows, self._answered, future, partial=False)
+        call = Call(release, asked.model_name, request.rows, self._answered, future, partial=False)
         call.table, call.request, call.label = request.table, request, label
         call.client_id, call.client = request.id, client.name
         call.priority = client.priority if request.priority is None else max(client.priority, request.priority)
@@ -213,9 +208,7 @@ class GrpcServer:
     async def ask(self, name: str, data: bytes, context: Context) -> bytes:
         """Every other call of the service."""
         try:
-            if name not in grpc_describe.OPEN:
-                self._access.who(key_of_metadata(context.invocation_metadata() or ()))
-            return await self._describer.answer(name, data)
+            return await self._describer.answer(name, data, key_of_metadata(context.invocation_metadata() or ()))
         except RetinueError as error:
             await context.abort(code_of(error), text_of(error))
             raise AssertionError from error  # abort always raises
@@ -224,8 +217,8 @@ class GrpcServer:
         """Health.Check of the whole ("") or of a service or model by name."""
         status = await self._health(data)
         if status == grpc_describe.SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
-        return bytes(HealthCheckResponse(status=status).SerializeToString())
+            await context.abort(_code("NOT_FOUND"), "unknown service")
+        return bytes(self._health_response(status=status).SerializeToString())
 
     async def watch(self, data: bytes, context: Context) -> None:
         """Health.Watch: the status now, and whenever it changes."""
@@ -233,47 +226,51 @@ class GrpcServer:
         while True:
             status = await self._health(data)
             if status != told:
-                await context.write(HealthCheckResponse(status=status).SerializeToString())
+                await context.write(self._health_response(status=status).SerializeToString())
                 told = status
             await asyncio.sleep(1.0)
 
     async def _health(self, data: bytes) -> int:
         try:
-            service = HealthCheckRequest.FromString(data).service
+            service = message("grpc.health.v1.HealthCheckRequest").FromString(data).service
         except Exception:  # noqa: BLE001  what the runtime raises differs between its versions
             return grpc_describe.SERVICE_UNKNOWN
         return self._describer.health(service)
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-    """Which method is handled how: bytes in, bytes out, so that only this room knows the messages."""
+def _handlers(server: GrpcServer) -> list[Any]:
+    """Which method is handled how: bytes in, bytes out, so that only our rooms know the messages."""
+    import grpc
 
-    def __init__(self, server: GrpcServer) -> None:
-        self._server = server
-        self._known = {
-            _SERVICE + "ModelInfer": grpc.unary_unary_rpc_method_handler(server.infer),
-            _SERVICE + "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(server.stream),
-            _HEALTH + "Check": grpc.unary_unary_rpc_method_handler(server.check),
-            _HEALTH + "Watch": grpc.unary_stream_rpc_method_handler(server.watch),
-            **{_SERVICE + name: grpc.unary_unary_rpc_method_handler(self._asks(name)) for name in grpc_describe.NAMES},
-            **{_SERVICE + name: grpc.unary_unary_rpc_method_handler(_refuses(why))
-               for name, why in grpc_describe.ABSENT.items()},
-        }  # fmt: skip
-
-    def service(self, details: Any) -> Any:
-        """The handler of a method; None: UNIMPLEMENTED."""
-        return self._known.get(details.method)
-
-    def _asks(self, name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    def asks(name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def ask(data: bytes, context: Context) -> bytes:
-            return await self._server.ask(name, data, context)
+            return await server.ask(name, data, context)
 
         return ask
+
+    unary = grpc.unary_unary_rpc_method_handler
+    service = {
+        "ModelInfer": unary(server.infer),
+        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(server.stream),
+        **{name: unary(asks(name)) for name in grpc_describe.NAMES},
+        **{name: unary(_refuses(why)) for name, why in grpc_describe.ABSENT.items()},
+    }
+    health = {"Check": unary(server.check), "Watch": grpc.unary_stream_rpc_method_handler(server.watch)}
+    return [
+        grpc.method_handlers_generic_handler(_SERVICE, service),
+        grpc.method_handlers_generic_handler(_HEALTH, health),
+    ]
+
+
+def _code(name: str) -> Any:
+    import grpc
+
+    return grpc.StatusCode[name]
 
 
 def code_of(error: RetinueError) -> Any:
     """The gRPC status of an error."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    return next((code for kind, code in _CODES if isinstance(error, kind)), "INTERNAL")
 
 
 def text_of(error: RetinueError) -> str:
@@ -283,7 +280,7 @@ def text_of(error: RetinueError) -> str:
 
 def _refuses(why: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def refuse(data: bytes, context: Context) -> bytes:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, why)
+        await context.abort(_code("UNIMPLEMENTED"), why)
         raise AssertionError  # abort always raises
 
     return refuse
@@ -291,20 +288,20 @@ def _refuses(why: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
 
 def _parsed(data: bytes) -> Any:
     try:
-        return ModelInferRequest.FromString(data)
+        return message("ModelInferRequest").FromString(data)
     except Exception as error:  # what the runtime raises differs between its versions
         raise RequestError("the message is no ModelInferRequest") from error
 
 
 def _id_of(data: bytes) -> str:
     try:
-        return str(ModelInferRequest.FromString(data).id)
+        return str(message("ModelInferRequest").FromString(data).id)
     except Exception:  # noqa: BLE001  it was refused for that very reason
         return ""
 
 
 def _asks_for_final(data: bytes) -> bool:
-    found = ModelInferRequest.FromString(data).parameters
+    found = message("ModelInferRequest").FromString(data).parameters
     return "triton_enable_empty_final_response" in found and bool(
         found["triton_enable_empty_final_response"].bool_param
     )

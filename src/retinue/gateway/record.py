@@ -24,6 +24,7 @@ class ServeRecord:
     admin_port: int
     gateways: tuple[int, ...]
     tls: bool = False
+    grpc_port: int | None = None
 
     @property
     def url(self) -> str:

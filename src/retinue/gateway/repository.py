@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from retinue.core.errors import RequestError, UnavailableError, UnknownModelError
@@ -21,16 +21,20 @@ class Repository:
     def __init__(self, control: bool) -> None:
         self._control = control
 
-    async def index(self, release: PinnedRelease, *, ready: bool = False) -> list[dict[str, str]]:
-        """One row per model and endpoint; `ready`: only those that can answer.
+    async def index(
+        self, release: PinnedRelease, may: Callable[[str], bool], *, ready: bool = False
+    ) -> list[dict[str, str]]:
+        """One row per model and endpoint that a client `may` call; `ready`: only those that can answer.
 
         A model that is not in memory is READY, for it is loaded by the first request that asks for it.
         """
         number = str(release.number)
-        found = [_row(name, number, None) for name in sorted(release.routes)]
+        found = [_row(name, number, None) for name in sorted(release.routes) if may(name)]
         for count, name in enumerate(sorted(set(release.models) - set(release.routes))):
             if count % TURN == TURN - 1:
                 await asyncio.sleep(0)
+            if not may(name):
+                continue
             made = release.models.made.get(name)
             served = release.models.served(name)
             reason = (made.reason if made is not None else None) or release.failed.get(name)

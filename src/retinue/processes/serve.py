@@ -20,6 +20,7 @@ from retinue.gateway.record import RecordKeeper, ServeRecord
 from retinue.gateway.tls import certificate_of
 from retinue.gateway.tracing import check_telemetry
 from retinue.processes.controller import Controller
+from retinue.processes.grpc_port import reserve_grpc
 from retinue.processes.supervisor import Supervisor
 from retinue.settings import Settings, parse_memory
 
@@ -66,6 +67,9 @@ async def run_supervisor(
         owned.callback(keeper.close)
         listener = owned.enter_context(_listen(settings.host, settings.port, "port"))
         admin_socket = owned.enter_context(_listen("127.0.0.1", settings.admin_port, "admin_port"))
+        if settings.grpc_port is not None:
+            reserved = owned.enter_context(reserve_grpc(settings.host, settings.grpc_port))
+            settings = replace(settings, grpc_port=reserved.getsockname()[1])
         supervisor = Supervisor(settings, portfolio, stage, listener, program)
         owned.callback(supervisor.close)
         loop = asyncio.get_running_loop()
@@ -105,7 +109,9 @@ async def _attend(
         told: ServeRecord | None = None
         while not supervisor.stopping.is_set():
             pids = tuple(gateway.process.pid for gateway in supervisor.fleet.members)
-            record = ServeRecord(os.getpid(), settings.host, *ports, pids, bool(settings.tls_certificate))
+            record = ServeRecord(
+                os.getpid(), settings.host, *ports, pids, bool(settings.tls_certificate), settings.grpc_port
+            )
             if record != told:
                 keeper.write(record)
                 if told is None:
@@ -134,6 +140,7 @@ def _ready(supervisor: Supervisor, record: ServeRecord) -> str:
         f"Serving {status['stage']} at {record.url}: release {status['release']}, "
         + ("1 model" if status["models"] == 1 else f"{status['models']} models")
         + (f" ({failed} unavailable)" if failed else "")
+        + (f"; gRPC at {record.host}:{record.grpc_port}" if record.grpc_port is not None else "")
         + f"; status at {record.admin_url}/status"
     )
 
