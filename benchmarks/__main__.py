@@ -42,6 +42,10 @@ def main() -> int:
         command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if quick else [])]
         if subprocess.run(command, cwd=HERE.parent, check=False).returncode:
             failed.append(name)
+    if not options.quick and not options.names:
+        from benchmarks import _report
+
+        print("── report\n" + "\n".join(str(path) for path in _report.write()))
     if failed:
         print(f"broken: {', '.join(failed)}")
     return 1 if failed else 0

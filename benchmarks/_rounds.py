@@ -80,6 +80,17 @@ class Turns:
         """`of` this case over that of the base, round by round."""
         return Spread.of(of(a) / of(b) for a, b in zip(self.full[label], self.full[base], strict=True))
 
+    def cpu_ratio(self, label: str, base: str) -> Spread | None:
+        """CPU time per request of the base over that of this case; None where it could not be measured."""
+        if any(m.cpu == 0 for name in (label, base) for m in self.full[name]):
+            return None
+        return Spread.of(b.micros / a.micros for a, b in zip(self.full[label], self.full[base], strict=True))
+
+    def core_share(self) -> str:
+        """How much of its core the servers had under full load: less than all of it means a busy machine, or load."""
+        shares = [m.cpu / m.seconds for found in self.full.values() for m in found]
+        return f"{statistics.median(shares):.0%} of it (lowest round {min(shares):.0%})"
+
     def spread(self, label: str, of: Callable[[Measured], float] = lambda m: m.rate) -> Spread:
         """Of one case under full load."""
         return Spread.of(map(of, self.full[label]))
@@ -159,17 +170,11 @@ def lined(turns: Turns, label: str, base: str, *, form: str = "%", target: float
         target,
         rate=turns.spread(label),
         micros=turns.spread(label, lambda m: m.micros).median or None,
-        cpu_ratio=None if label == base else _cpu_ratio(turns, label, base),
+        cpu_ratio=None if label == base else turns.cpu_ratio(label, base),
         p50=turns.median_half(label, lambda m: m.p50),
         p99=turns.median_half(label, lambda m: m.p99),
         note=note,
     )
-
-
-def _cpu_ratio(turns: Turns, label: str, base: str) -> Spread | None:
-    if any(m.cpu == 0 for name in (label, base) for m in turns.full[name]):
-        return None
-    return Spread.of(b.micros / a.micros for a, b in zip(turns.full[label], turns.full[base], strict=True))
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -31,8 +31,8 @@ from benchmarks._world import Place
 BLOCK = 1000
 
 
-def http_lines(echo: Place, gateway: Place, quiet: Place, members: int, effort: Effort) -> list[Line]:
-    """All that goes over HTTP with one row a request."""
+def http_lines(echo: Place, gateway: Place, quiet: Place, members: int, effort: Effort) -> tuple[list[Line], str]:
+    """All that goes over HTTP with one row a request; and how much of their core the servers had."""
     header = gateway.header
     friendly = traffic(_world.rows("/predict/score", headers=header))
     turns = Turns(
@@ -52,10 +52,13 @@ def http_lines(echo: Place, gateway: Place, quiet: Place, members: int, effort: 
     found.append(lined(turns, "journal off", "bare echo"))
     kept = turns.ratio("friendly JSON", "journal off")
     cost = Spread(1 - kept.high, 1 - kept.median, 1 - kept.low)
-    found.append(Line("cost of the journal", cost, "%", "journal off", 0.25, at_most=True))
+    micros = turns.cpu_ratio("friendly JSON", "journal off")
+    spent = None if micros is None else Spread(1 - micros.high, 1 - micros.median, 1 - micros.low)
+    found.append(Line("cost of the journal", cost, "%", "journal off", 0.25, at_most=True, cpu_ratio=spent))
     one = turns.ratio(_zipf(members), "friendly JSON")
-    found.append(Line(f"1 → {members:,} models, Zipf", one, "%", "one model", 0.60))
-    return found
+    micros = turns.cpu_ratio(_zipf(members), "friendly JSON")
+    found.append(Line(f"1 → {members:,} models, Zipf", one, "%", "one model", 0.60, cpu_ratio=micros))
+    return found, turns.core_share()
 
 
 def _zipf(members: int) -> str:
@@ -155,7 +158,9 @@ def main() -> int:
         pin(_CORES[1])
         facts["key check"] = "on" if asks_for_key(gateway) else "OFF: this server does not ask for keys"
         print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-        lines = http_lines(echo, gateway, quiet, members, effort)
+        lines, share = http_lines(echo, gateway, quiet, members, effort)
+        facts["the servers' core"] = f"they had {share}"
+        print(f"the servers' core: they had {share}")
         lines.append(binary_line(gateway, effort, effort.rounds))
         os.sched_setaffinity(0, set(_CORES))
         lines += grpc_lines(gateway, folder, effort, install=not options.quick)
