@@ -36,6 +36,7 @@ bench: setup
 pages: setup
 	$(PY) -m tools.architecture
 	$(PY) -m tools.errors_page
+	$(PY) -m tools.settings_page
 	$(PY) -m retinue.loader.reference docs/reference
 
 docs: pages

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 import typer
-from tools import errors_page
+from tools import errors_page, settings_page
 
 from retinue.cli.main import app
 from retinue.cli.render_plan import render_plan
@@ -205,6 +205,10 @@ def test_the_readme_shows_the_plan_that_the_flights_example_makes(tmp_path: Path
 
 def test_the_page_of_errors_is_what_the_classes_say() -> None:
     assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page()
+
+
+def test_the_page_of_settings_is_what_the_settings_say() -> None:
+    assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.page()
 
 
 @pytest.mark.parametrize("kind", [kind for _, kind in errors_page.errors()], ids=lambda kind: kind.__name__)
