@@ -30,6 +30,7 @@ from retinue.gateway.memory import Reaper, machine
 from retinue.gateway.runners import InlineRunner, WorkerRunner
 from retinue.gateway.scales import Scales
 from retinue.gateway.slots import NO_ENTRY, LoadedModel, Slot
+from retinue.gateway.statistics import Statistics
 from retinue.gateway.workers import Worker
 from retinue.settings import Settings, parse_memory
 from retinue.store.base import Artifacts
@@ -64,6 +65,7 @@ class Pool:
         self._artifacts = artifacts
         self._settings = settings
         self._observe = observe
+        self.statistics = Statistics()
         self._freeze = freeze
         self._loop = asyncio.get_running_loop()
         self.budget = parse_memory(settings.memory, machine()) // max(1, settings.gateways)
@@ -234,7 +236,7 @@ class Pool:
         slot, served = model.slot, model.served
         if served.memory:
             self._estimate.learn(size, served.memory)
-        slot.batcher = Batcher(runner, self._observe)
+        slot.batcher = Batcher(runner, self.statistics.observer(served, self._observe), served.concurrency or 1)
         self._runners[slot.key] = runner
         items, slot.waiting = slot.waiting or [], None
         slot.entry = self.ledger.add(
