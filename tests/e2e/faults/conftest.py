@@ -11,10 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from tests.e2e.serve.conftest import Stage, regression, shared_stage, stage, until
+from tests.e2e.serve.test_serve_workers import environment, hosted
 
 from retinue.core.state import ServedModel
 
-__all__ = ["Stage", "deadly", "regression", "shared_stage", "stage", "until"]
+__all__ = ["Stage", "deadly", "environment", "hosted", "regression", "shared_stage", "stage", "until"]
 
 LOWEST = -(2**63)
 
