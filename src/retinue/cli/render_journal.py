@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -51,7 +52,7 @@ def render_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(["" if value is None else plain(value) for value in row] for row in rows)
+    writer.writerows([_text(value) for value in row] for row in rows)
     return sink.getvalue()
 
 
@@ -99,12 +100,20 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = str(plain(value)).replace("\n", " ")
+    text = _text(value).replace("\n", " ")
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
 def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float | Decimal) and not isinstance(value, bool))
+
+
+def _text(value: object) -> str:
+    """A value as one text: structs and lists as JSON, missing as nothing."""
+    if value is None:
+        return ""
+    found = plain(value)
+    return json.dumps(found, ensure_ascii=False) if isinstance(found, dict | list | bool) else str(found)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:

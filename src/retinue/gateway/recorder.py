@@ -163,16 +163,20 @@ class Recorder:
             self._miss()
             return
         try:
-            if endpoint in self._policies.get(release, _UNKNOWN) or self._chance < 1.0:
+            if endpoint in self._policies.get(release, _UNKNOWN):
                 run = Ran(facts, None, inputs, outputs, queued, ran)
                 self.answered(
                     Answered(identity, endpoint, release, client, client_id, status, rows, arrived, seconds, (run,))
                 )
                 return
+            chance = self._chance
+            kept = chance >= 1.0 or self._coin() < chance
+            if not kept:
+                inputs = outputs = None
             number = self._numbers.get(facts) or self._define(facts)
             self._add(
-                (identity, endpoint, release, client, client_id, status, rows, arrived, seconds, 1.0, None,
-                 ((number, None, inputs, outputs, queued, ran, False),)), True,
+                (identity, endpoint, release, client, client_id, status, rows, arrived, seconds, chance, None,
+                 ((number, None, inputs, outputs, queued, ran, False),)), kept,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001  an answer must not fail because it cannot be journalled
             self._unwritable(error)
