@@ -40,8 +40,8 @@ def publish(settings: Any, number: int) -> None:
 
     store = FsspecArtifacts(settings.artifacts, settings.cache)
     phase = number % 7 + 1  # artifacts come again, versions do not
-    up = store.put(_linear(1, [0.0], float(phase)))
-    down = store.put(_linear(2, [1000.0, 0.0], float(phase)))
+    up = store.put(linear(1, [0.0], float(phase)))
+    down = store.put(linear(2, [1000.0, 0.0], float(phase)))
     models = {"up": ServedModel("up", f"up-{number}", up, "onnx", _signature(("x",), "u"), "none")}
     need = ServedNeed("up", "u", "u", {})
     for key in KEYS:
@@ -58,7 +58,8 @@ def expected(release: int) -> float:
     return (release % 7 + 1) * 1001.0
 
 
-def _linear(width: int, slopes: list[float], offset: float) -> bytes:
+def linear(width: int, slopes: list[float], offset: float) -> bytes:
+    """An ONNX graph y = x · slopes + offset over a packed float64 input [n, width]."""
     from onnx import TensorProto, helper
 
     graph = helper.make_graph(
