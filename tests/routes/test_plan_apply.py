@@ -11,7 +11,7 @@ from tests.routes.harbour import DELAY, LATE, MEMBERS, MODELS, PORTFOLIO, Harbou
 from retinue.core.errors import ConflictError, PortfolioError, StateError, UsageError
 from retinue.core.plan import Build
 from retinue.project import Asked
-from retinue.store.releasefile import current
+from retinue.store.releasefile import ReleaseFile, current
 
 pytestmark = pytest.mark.e2e
 
@@ -73,6 +73,30 @@ def test_protection_alone_is_a_release_without_a_build(harbour: Harbour) -> None
     outcome = harbour.apply()
     assert (outcome.release, outcome.settings, outcome.models) == (2, 2, ())
     assert settled(harbour)
+
+
+def test_options_of_serving_are_settings_that_reach_the_release_file_and_survive_a_rollback(harbour: Harbour) -> None:
+    harbour.edit(
+        'select: "late-{region}"', 'select: "late-{region}"\n    journal: {drop: [region]}\n    cache: {for: 60s}'
+    )
+    harbour.edit("    owner: ada@example.org", "    owner: ada@example.org\n    serve: {pinned: true}")
+    plan = harbour.plan()
+    assert kinds(plan) == {"Configure"}
+    outcome = harbour.apply()
+    assert (outcome.release, outcome.settings, outcome.models) == (None, 2, ())
+    folder = harbour.root / ".retinue/releases/harbour/prod"
+    with ReleaseFile(folder / "1.release") as file:
+        assert file.endpoints["late"].journal.drop == ("region",)
+        assert file.endpoints["late"].cache is not None
+        pinned = [name for name in file.models if (found := file.model(name)) is not None and found.pinned]
+    assert pinned
+    assert (folder / "access").is_file()
+    assert settled(harbour)
+    harbour.edit("endpoints:\n", "endpoints:\n  every: {select: late-all}\n")
+    assert harbour.apply().release == 2
+    harbour.do(lambda project: project.rollback(to=1, why="test"))
+    with ReleaseFile(folder / "3.release") as file:
+        assert file.endpoints["late"].journal.drop == ("region",)
 
 
 def test_a_feature_found_to_be_known_too_late_can_be_taken_out(harbour: Harbour) -> None:
