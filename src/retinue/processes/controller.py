@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from retinue.core.errors import LeaseHeldError, RetinueError
 from retinue.settings import Settings
 from retinue.store.journal import list_segments
 from retinue.store.journal_write import close_orphans
@@ -89,8 +88,8 @@ class Controller:
 class Loop:
     """The process's side: look, and have a round done when there is something to do."""
 
-    def __init__(self, settings: Settings, portfolio: str, stage: str, command: list[str]) -> None:
-        self._folder = settings.journal(portfolio, stage)
+    def __init__(self, folder: Path, command: list[str]) -> None:
+        self._folder = folder
         self._command = command
         self._retained = 0.0
         self._wait = LOOK
@@ -107,22 +106,21 @@ class Loop:
         due = not self._retained or now - self._retained > RETAIN
         if not due and not list_segments(self._folder, closed=True):
             return True
-        done = subprocess.run([*self._command, "--once"], stdin=subprocess.DEVNULL, check=False).returncode == 0
+        done = subprocess.run(self._command, stdin=subprocess.DEVNULL, check=False).returncode == 0
         if done and due:
             self._retained = now
         return done
 
 
-def once(settings: Settings, portfolio: str, stage: str) -> None:
-    """One round: compact, then retention. Raises RetinueError and OSError; nothing is lost."""
-    from retinue.control.compact import compact, retain
-
-    folder = settings.journal(portfolio, stage)
-    done = compact(folder)
-    for name in done.damaged:
-        sys.stderr.write(f"journal: segment {name} could be read in part only; it is kept as {name}.damaged\n")
-    for day in retain(folder, time.time(), settings.journal_retain_days, settings.journal_retain_bytes):
-        sys.stderr.write(f"journal: {day} is past its retention and was removed\n")
+def options(arguments: list[str]) -> tuple[Settings, str, str]:
+    """Settings, portfolio and stage of a controller's command line."""
+    parser = argparse.ArgumentParser(prog="python -m retinue.processes.controller")
+    parser.add_argument("portfolio")
+    parser.add_argument("stage")
+    parser.add_argument("--settings", required=True)
+    found = parser.parse_args(arguments)
+    values = json.loads(found.settings)
+    return Settings(**{**values, "directory": Path(values["directory"])}), found.portfolio, found.stage
 
 
 def _parent_gone(seconds: float) -> bool:
@@ -132,27 +130,11 @@ def _parent_gone(seconds: float) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the loop, or one round with `--once`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m retinue.processes.controller")
-    parser.add_argument("portfolio")
-    parser.add_argument("stage")
-    parser.add_argument("--settings", required=True)
-    parser.add_argument("--once", action="store_true")
-    options = parser.parse_args(arguments)
-    values = json.loads(options.settings)
-    settings = Settings(**{**values, "directory": Path(values["directory"])})
-    if not options.once:
-        os.nice(NICE)
-        command = [sys.executable, "-m", "retinue.processes.controller", *arguments]
-        Loop(settings, options.portfolio, options.stage, command).run(_parent_gone)
-        return 0
-    try:
-        once(settings, options.portfolio, options.stage)
-    except LeaseHeldError:
-        return 0  # somebody does it by hand
-    except (RetinueError, OSError) as error:
-        sys.stderr.write(f"journal: not compacted, tried again soon: {error}\n")
-        return 1
+    """Run the loop until the supervisor has gone; returns the exit code."""
+    settings, portfolio, stage = options(arguments)
+    os.nice(NICE)
+    command = [sys.executable, "-m", "retinue.processes.compacting", *arguments]
+    Loop(settings.journal(portfolio, stage), command).run(_parent_gone)
     return 0
 
 
