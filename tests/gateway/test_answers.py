@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from retinue.core.contract import Field
 from retinue.core.state import ServedCache, ServedModel
-from retinue.gateway.answers import ARM, LARGEST, Answers, Question, ask
-from retinue.gateway.calls import Part
+from retinue.gateway.answers import ARM, LARGEST, Answers, ask
+from retinue.gateway.calls import Part, Question
 from retinue.gateway.oip_request import ColumnTable, LineTable
 from retinue.gateway.recorder import NodeFacts, Ran
 from retinue.gateway.rows import RowTable

@@ -13,13 +13,13 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from retinue import telemetry
 from retinue.core.state import ServedCache
-from retinue.gateway.calls import Part
+from retinue.gateway.calls import Kept, Part, Question
 from retinue.gateway.recorder import NodeFacts, Ran
 
 MAX_BYTES = 64 * 1024**2  # of all endpoints in one gateway
@@ -28,23 +28,6 @@ ARM = "cache"
 """The arm under which the journal has the nodes of an answer that was given again."""
 _OVERHEAD = 600  # bytes of an entry beside its values, roughly
 _PER_VALUE = 40  # bytes of a Python value in a list, roughly
-
-
-class Kept(NamedTuple):
-    """An answer: what the parts of a call hold, and the runs for the journal."""
-
-    parts: tuple[Part, ...]
-    runs: tuple[Ran, ...]
-    ends: float  # the clock
-    size: int
-
-
-class Question(NamedTuple):
-    """What was asked, of which endpoint in which release."""
-
-    release: str
-    endpoint: str
-    digest: bytes
 
 
 class Answers:

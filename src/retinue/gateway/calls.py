@@ -12,9 +12,9 @@ from retinue.core.errors import RetinueError
 from retinue.core.state import ServedModel
 from retinue.gateway.batcher import Batch, Outputs
 from retinue.gateway.plans import Plan, Table
+from retinue.gateway.recorder import Ran
 
 if TYPE_CHECKING:
-    from retinue.gateway.answers import Kept, Question
     from retinue.gateway.dataplane import DataPlane
     from retinue.gateway.release import PinnedRelease, Route
 
@@ -39,6 +39,23 @@ class Timing(NamedTuple):
 
     queued: float
     ran: float
+
+
+class Kept(NamedTuple):
+    """An answer that may be given again: what the parts of a call hold, and the runs for the journal."""
+
+    parts: tuple[Part, ...]
+    runs: tuple[Ran, ...]
+    ends: float  # the clock
+    size: int
+
+
+class Question(NamedTuple):
+    """What was asked of an endpoint that keeps answers, of which endpoint in which release."""
+
+    release: str
+    endpoint: str
+    digest: bytes
 
 
 class Call:
