@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -58,6 +59,7 @@ class Asked:
         self.block: Any = [(value,)]
         self.rows = 1
         self.key: BatchKey = (ROWS, ())
+        self.began = monotonic()
         self.deadline = float("inf")
         self.priority = 1
         self.gone = False
