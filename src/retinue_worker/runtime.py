@@ -6,7 +6,7 @@ What a run returns has the names, dtypes and shapes of the signature's outputs, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Columns = dict[str, Any]  # name → numpy array, one row per entry
@@ -27,7 +27,7 @@ class Model:
         self,
         signature: dict[str, Any],
         run: Callable[[Columns], Columns],
-        rows: Callable[[list[tuple[Any, ...]]], Columns] | None = None,
+        rows: Callable[[Any], Columns] | None = None,
         matrix: Callable[[Any], Columns] | None = None,
     ) -> None:
         self.signature = signature
@@ -35,6 +35,7 @@ class Model:
         self._rows = rows
         self._matrix = matrix
         self._shapers = [_shaper(field) for field in signature["outputs"]]
+        self._listers = [_lister(field) for field in signature["outputs"]]
 
     @property
     def takes_rows(self) -> bool:
@@ -49,21 +50,27 @@ class Model:
     def run(self, columns: Columns) -> Columns:
         """Outputs by contract name for these columns, in row order. Raises ModelError."""
         rows = len(next(iter(columns.values()))) if columns else 0
-        return self._answer(self._run, columns, rows)
+        return self._answer(self._run, columns, rows, self._shapers)
 
-    def run_rows(self, rows: list[tuple[Any, ...]]) -> Columns:
-        """The same for tuples of values in the order of the inputs. Raises ModelError."""
-        return self._answer(self._rows, rows, len(rows))
+    def run_rows(self, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+        """The same for rows of values in the order of the inputs, and the outputs as lists. Raises ModelError."""
+        return self._answer(self._rows, rows, len(rows), self._listers)
 
     def run_matrix(self, matrix: Any) -> Columns:
         """The same for a float array [n, k], columns in the order of the inputs. Raises ModelError."""
-        return self._answer(self._matrix, matrix, len(matrix))
+        return self._answer(self._matrix, matrix, len(matrix), self._shapers)
 
     def close(self) -> None:
         """Release what the model holds."""
         self._run = self._rows = self._matrix = None
 
-    def _answer(self, run: Callable[[Any], Columns] | None, inputs: Any, rows: int) -> Columns:
+    def _answer(
+        self,
+        run: Callable[[Any], Columns] | None,
+        inputs: Any,
+        rows: int,
+        shapers: list[tuple[str, Callable[..., Any]]],
+    ) -> Columns:
         if run is None:
             raise ModelError("the model is closed")
         try:
@@ -72,7 +79,7 @@ class Model:
             raise
         except Exception as error:
             raise ModelError(_said(error)) from error
-        return {name: shape(raw, rows) for name, shape in self._shapers}
+        return {name: shape(raw, rows) for name, shape in shapers}
 
 
 def load(path: str, format: str, signature: dict[str, Any]) -> Model:
@@ -115,6 +122,7 @@ def _load_onnx(path: str, signature: dict[str, Any]) -> tuple[Callable[..., Colu
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # an arena per session is a sixth of a small model's memory, and no faster
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     mapping = signature.get("onnx")
@@ -126,21 +134,36 @@ def _load_onnx(path: str, signature: dict[str, Any]) -> tuple[Callable[..., Colu
     _check_names("output", wanted, [output.name for output in session.get_outputs()])
     feeders = [(entry["name"], entry["features"], entry["dtype"]) for entry in mapping["inputs"]]
     columns_of = [field["name"] for field in signature["inputs"]]
+    graph = _bare(session)
 
     def run(columns: Columns) -> Columns:
         feeds = {name: _feed(columns, features, dtype) for name, features, dtype in feeders}
-        return dict(zip(names, session.run(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
+        return dict(zip(names, graph(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
 
     return (
         run,
-        _onnx_rows(session, names, wanted, feeders, columns_of),
-        _onnx_matrix(session, names, wanted, feeders, columns_of),
+        _onnx_rows(graph, names, wanted, feeders, columns_of),
+        _onnx_matrix(graph, names, wanted, feeders, columns_of),
     )
 
 
+def _bare(session: Any) -> Callable[[list[str], dict[str, Any]], list[Any]]:
+    """`session.run` without the checks that it makes anew at every run: names were checked when it was loaded."""
+    inner = getattr(session, "_sess", None)
+    run = getattr(inner, "run", None)
+    if run is None:  # another onnxruntime may keep it elsewhere
+        checked: Callable[[list[str], dict[str, Any]], list[Any]] = session.run
+        return checked
+    return lambda wanted, feeds: run(wanted, feeds, None)
+
+
 def _onnx_rows(
-    session: Any, names: list[str], wanted: list[str], feeders: list[tuple[str, list[str], str]], columns_of: list[str]
-) -> Callable[[list[tuple[Any, ...]]], Columns]:
+    graph: Callable[..., list[Any]],
+    names: list[str],
+    wanted: list[str],
+    feeders: list[tuple[str, list[str], str]],
+    columns_of: list[str],
+) -> Callable[[Any], Columns]:
     """A run from tuples: one array a tensor, made in one step from the part of each row that it holds."""
     from operator import itemgetter
 
@@ -153,7 +176,7 @@ def _onnx_rows(
         pick = None if places == list(range(len(columns_of))) else itemgetter(*places)
         parts.append((name, pick, kinds.get(dtype), len(places)))
 
-    def run(rows: list[tuple[Any, ...]]) -> Columns:
+    def run(rows: Any) -> Columns:
         feeds = {}
         for name, pick, kind, width in parts:
             values: Any = rows if pick is None else [pick(row) for row in rows]
@@ -166,7 +189,7 @@ def _onnx_rows(
                     feeds[name] = np.array(values, dtype=kind).reshape(len(rows), width)
                 except TypeError as error:
                     raise ModelError("a value is missing, and the compiled model takes no missing ones") from error
-        return dict(zip(names, session.run(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
+        return dict(zip(names, graph(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
 
     return run
 
@@ -182,7 +205,11 @@ def _text_tensor(np: Any, values: Any, width: int) -> Any:
 
 
 def _onnx_matrix(
-    session: Any, names: list[str], wanted: list[str], feeders: list[tuple[str, list[str], str]], columns_of: list[str]
+    graph: Callable[..., list[Any]],
+    names: list[str],
+    wanted: list[str],
+    feeders: list[tuple[str, list[str], str]],
+    columns_of: list[str],
 ) -> Callable[[Any], Columns] | None:
     """A run from a float array, where one float tensor is all that the graph takes; None elsewhere."""
     import numpy as np
@@ -197,7 +224,7 @@ def _onnx_matrix(
     def run(matrix: Any) -> Columns:
         tensor = matrix if order is None else matrix[:, order]
         feeds = {name: np.ascontiguousarray(tensor, dtype=kind)}
-        return dict(zip(names, session.run(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
+        return dict(zip(names, graph(wanted, feeds)))  # noqa: B905  Python 3.9 has no strict
 
     return run
 
@@ -328,6 +355,25 @@ def _shaper(field: dict[str, Any]) -> tuple[str, Callable[[Columns, int], Any]]:
         return array if array.dtype == kind and dtype != "BYTES" else _typed(array, dtype, name)
 
     return name, shape
+
+
+def _lister(field: dict[str, Any]) -> tuple[str, Callable[[Columns, int], list[Any]]]:
+    """The same as `_shaper`, as a list of Python values: what is of the right kind needs no cast on the way."""
+    import numpy as np
+
+    name, shape = _shaper(field)
+    width = int(field.get("width", 1))
+    kind = {"FP64": "f", "INT64": "i", "BOOL": "b", "BYTES": "-"}[field["dtype"]]
+
+    def listed(raw: Columns, rows: int) -> list[Any]:
+        array = raw.get(name)
+        if width == 1 and type(array) is np.ndarray and array.dtype.kind == kind and array.size == rows:
+            values: list[Any] = array.ravel().tolist()
+            return values
+        made: list[Any] = shape(raw, rows).tolist()
+        return made
+
+    return name, listed
 
 
 def _typed(array: Any, dtype: str, name: str) -> Any:

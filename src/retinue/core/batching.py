@@ -53,19 +53,21 @@ class RunTimes:
     Sizes are counted in powers of two; each keeps a moving average of seconds per run (a new measurement weighs 0.2).
     """
 
-    __slots__ = ("_best", "_limit", "_seconds")
+    __slots__ = ("_best", "_count", "_limit", "_seconds")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._seconds: dict[int, float] = {}
         self._best = limit
+        self._count = 0
 
     def measured(self, rows: int, seconds: float) -> None:
         """One run of so many rows took so many seconds."""
         step = rows.bit_length()
         before = self._seconds.get(step)
         self._seconds[step] = seconds if before is None else before + 0.2 * (seconds - before)
-        if before is None or step > 6:
+        self._count += 1
+        if before is None or (step > 6 and self._count % 16 == 0):
             self._best = self._find()
 
     def expect(self, rows: int) -> float:

@@ -45,7 +45,8 @@ class Item(Protocol):
     block: Any
     rows: int
     key: BatchKey
-    deadline: float  # the monotonic clock
+    began: float  # since when it waits; the monotonic clock
+    deadline: float  # likewise
     priority: int  # 0 urgent, 1 normal, 2 patient
 
     def wanted(self) -> bool:
@@ -107,7 +108,7 @@ class Batcher:
         batch = Batch(items, rows, monotonic())
         self._running += 1
         try:
-            block = assemble(form, [item.block for item in items])
+            block = items[0].block if len(items) == 1 else assemble(form, [item.block for item in items])
             self._runner.run(form, block, self.times.expect(rows), partial(self._ran, batch))
         except Exception as error:  # noqa: BLE001  one model's fault must leave the loop and the other models unharmed
             self._ran(batch, None, InferenceError(f"{type(error).__name__}: {error}"), 0.0)
@@ -124,10 +125,9 @@ class Batcher:
             batch.seconds = seconds
             self.batches += 1
             self.times.measured(batch.rows, seconds)
-            if items[0].key[0] == ROWS:
-                batch.outputs = {name: array.tolist() for name, array in outputs.items()}
-            else:
-                batch.outputs = outputs
+            if items[0].key[0] == ROWS:  # a worker's outputs are arrays, those of a run inline are lists already
+                outputs = {name: v if type(v) is list else v.tolist() for name, v in outputs.items()}
+            batch.outputs = outputs
             self._observe(batch)
             start = 0
             for item in items:

@@ -34,13 +34,6 @@ class Part:
         self.fallback = fallback
 
 
-class Timing(NamedTuple):
-    """Seconds that a row waited for its batch, and that the batch ran."""
-
-    queued: float
-    ran: float
-
-
 class Kept(NamedTuple):
     """An answer that may be given again: what the parts of a call hold, and the runs for the journal."""
 
@@ -62,17 +55,14 @@ class Call:
     """One admitted request: its pinned release, its rows, and what has come back so far.
 
     `partial`: rows fail one by one and the rest is answered; else the first error is the whole request's. `to` is
-    whatever `done` needs to answer. A call that takes the short way is itself what waits in the batcher.
+    whatever `done` needs to answer.
     """
 
-    __slots__ = ("__weakref__", "arrived", "began", "block", "client", "client_id", "closed", "deadline", "done",
-                 "errors", "groups", "id", "kept", "key", "label", "name", "open", "partial", "parts", "plan", "plane",
-                 "priority", "question", "release", "request", "route", "rows", "table", "time", "timeout",
-                 "to")  # fmt: skip
+    __slots__ = ("__weakref__", "arrived", "began", "client", "client_id", "closed", "deadline", "done", "errors",
+                 "groups", "id", "kept", "label", "name", "open", "partial", "parts", "plane", "priority", "question",
+                 "release", "request", "route", "rows", "table", "timeout", "to")  # fmt: skip
 
     plane: DataPlane
-    key: BatchKey
-    block: Any
     began: float  # the monotonic clock
     deadline: float
 
@@ -91,7 +81,6 @@ class Call:
         self.request: Any = None  # what a door needs to remember of what was asked
         self.label = name
         self.route: Route | None = None
-        self.plan: Plan | None = None  # of the short way
         self.parts: list[Part] = []
         self.errors: dict[int, RetinueError] = {}
         self.groups: list[Group] = []
@@ -102,7 +91,6 @@ class Call:
         self.timeout = 0.0  # seconds the client allows; 0: as the server does
         self.open = 0  # groups under way
         self.closed = False
-        self.time = _NO_TIME
 
     @property
     def by_fallback(self) -> int:
@@ -113,17 +101,9 @@ class Call:
         """The client has gone."""
         self.plane.cancel(self)
 
-    def wanted(self) -> bool:
-        """Whether somebody still waits for the answer."""
-        return not self.closed
-
-    def ran(self, batch: Batch, start: int) -> None:
-        """Take the answer to the one row."""
-        self.plane.ran_single(self, batch, start)
-
-    def failed(self, error: RetinueError) -> None:
-        """Take the error of the one row."""
-        self.plane.failed_single(self, error)
+    def expire(self, error: RetinueError) -> None:
+        """The deadline has come."""
+        self.plane.abort(self, error)
 
 
 class Group:
@@ -175,15 +155,15 @@ class Group:
 
     def _queue(self, index: int) -> None:
         run = self.runs[index]
-        run.since = monotonic()
+        run.began = monotonic()
         self.plan.models[index].add(run)
 
 
 class NodeRun:
     """The rows of a group at one node: what waits in a batcher."""
 
-    __slots__ = ("block", "deadline", "group", "index", "key", "outputs", "priority", "queued", "rows", "seconds",
-                 "since")  # fmt: skip
+    __slots__ = ("began", "block", "deadline", "group", "index", "key", "outputs", "priority", "queued", "rows",
+                 "seconds")  # fmt: skip
 
     def __init__(self, group: Group, index: int, block: Any, key: BatchKey) -> None:
         self.group = group
@@ -193,7 +173,7 @@ class NodeRun:
         self.key = key
         self.deadline = group.call.deadline
         self.priority = group.call.priority
-        self.since = 0.0
+        self.began = 0.0  # waiting
         self.queued = 0.0
         self.seconds = 0.0
         self.outputs: Outputs | None = None
@@ -208,7 +188,7 @@ class NodeRun:
         if batch.rows != rows:
             made = {name: values[start : start + rows] for name, values in made.items()}
         self.outputs = made
-        self.queued = batch.began - self.since
+        self.queued = batch.began - self.began
         self.seconds = batch.seconds
         self.group.finished(self.index, made)
 
@@ -250,4 +230,3 @@ class Ids:
 
 
 IDS = Ids()
-_NO_TIME = Timing(0.0, 0.0)

@@ -8,14 +8,14 @@
     record     what was answered goes to the journal and the meter, before the answer leaves
 
 Nothing here blocks and nothing here is a task: every step is a callback on the loop's thread. One row for one model,
-the commonest request, takes the short way: `single` makes the call itself wait in the batcher.
+the commonest request, takes the short way of `quick`, which comes back here when something is unusual.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from retinue.core.batching import BatchKey
 from retinue.core.errors import (
@@ -28,15 +28,25 @@ from retinue.core.errors import (
     UnknownModelError,
 )
 from retinue.gateway.answers import Answers, ask
-from retinue.gateway.batcher import Batch
-from retinue.gateway.calls import Call, Group, Part, Timing
+from retinue.gateway.calls import Call, Group, Part
 from retinue.gateway.meter import Meter
 from retinue.gateway.plans import Plan
 from retinue.gateway.recorder import Answered, Ran, Recorder
 from retinue.gateway.release import PinnedRelease, Route
+from retinue.gateway.tracing import Tracing
 from retinue.gateway.values import Column
 
 ONE = (0,)  # the rows of a request that has one
+
+
+class Pending(Protocol):
+    """A request under way."""
+
+    began: float
+    deadline: float
+
+    def expire(self, error: RetinueError) -> None:
+        """The deadline has come."""
 
 
 class DataPlane:
@@ -54,19 +64,20 @@ class DataPlane:
     ) -> None:
         self._pin = pin
         self._meter = meter
-        self._recorder = recorder
+        self.recorder = recorder
         self.answers = Answers()
+        self.tracing: Tracing | None = None
         self.slow_after = float("inf")  # seconds from which `slow(endpoint, seconds, status)` is told of a request
         self.slow: Callable[[str, float, int], None] = lambda endpoint, seconds, status: None
         self._max_queue = max_queue
         self._max_rows = max_rows
-        self._timeout = timeout
-        self._calls: dict[Call, None] = {}  # in order of admission
+        self.timeout = timeout  # seconds a request may take unless its client says otherwise
+        self.pending: dict[Pending, None] = {}  # requests admitted and not yet answered
 
     @property
     def in_flight(self) -> int:
         """Requests admitted and not yet answered."""
-        return len(self._calls)
+        return len(self.pending)
 
     def release(self) -> PinnedRelease:
         """The release of this moment. Raises UnavailableError when there is none yet."""
@@ -77,17 +88,9 @@ class DataPlane:
 
     def admit(self) -> PinnedRelease:
         """Say no at the door, or pin the release. Raises UnavailableError."""
-        if len(self._calls) >= self._max_queue:
+        if len(self.pending) >= self._max_queue:
             raise UnavailableError(f"{self._max_queue} requests are waiting already")
         return self.release()
-
-    def single(self, call: Call, plan: Plan, values: Sequence[Any], key: BatchKey) -> None:
-        """Run one row that is right as it is through one model; `call.done` is called once, now or later."""
-        self._enter(call)
-        call.plan = plan
-        call.block = [values]
-        call.key = key
-        plan.models[0].add(call)
 
     def infer(self, call: Call) -> None:
         """Run the call; `call.done` is called once, now or later. Raises what is wrong with the whole request."""
@@ -130,8 +133,28 @@ class DataPlane:
     def expire(self) -> None:
         """Answer the calls that are past their deadline; called by the gateway's clock."""
         now = monotonic()
-        for call in [call for call in self._calls if call.deadline <= now]:
-            self._abort(call, DeadlineError(f"not answered within {call.deadline - call.began:g} s"))
+        for call in [call for call in self.pending if call.deadline <= now]:
+            call.expire(DeadlineError(f"not answered within {call.deadline - call.began:g} s"))
+
+    def resume(self, call: Call, error: RetinueError, second: bool) -> None:
+        """A request of the short way has failed: its fallback answers, if there is one and it may, or the error."""
+        call.plane = self
+        call.open = 1
+        self.pending[call] = None
+        if second and call.route is not None:
+            self.second(call, call.route, ONE, "unavailable", error)
+        else:
+            self._fail(call, ONE, error)
+        self._less(call)
+
+    def abort(self, call: Call, error: RetinueError) -> None:
+        """Answer with this error now, whatever is under way."""
+        if call.closed:
+            return
+        call.parts = []
+        call.errors = dict.fromkeys(range(call.rows), error)
+        self._close(call)
+        call.done(call)
 
     def answered(self, call: Call, status: int) -> None:
         """Journal and count a call whose answer is about to be given. Only then may the answer be."""
@@ -140,18 +163,11 @@ class DataPlane:
             assert call.route is not None
             assert call.route.endpoint.cache is not None
             self.answers.keep(call.question, call.route.endpoint.cache, call.parts, _runs(call))
-        release, label, recorder = call.release, call.label, self._recorder
-        if recorder is not None:
-            plan, parts = call.plan, call.parts
-            if plan is not None and len(parts) == 1 and not call.errors:
-                part, time = parts[0], call.time
-                recorder.single(
-                    call.id, call.name, release.number, call.client, call.client_id, status, call.rows, call.arrived,
-                    seconds, plan.facts[0], call.block, part.outputs, time.queued, time.ran,
-                )  # fmt: skip
-            else:
-                recorder.answered(_record(call, status, seconds))
-        self._meter.answered(label, status, seconds, call.rows - len(call.errors), call.by_fallback)
+        if self.recorder is not None:
+            self.recorder.answered(_record(call, status, seconds))
+        self._meter.answered(call.label, status, seconds, call.rows - len(call.errors), call.by_fallback)
+        if self.tracing is not None:
+            self.tracing.answered(call, status, seconds)
         if seconds >= self.slow_after:
             self.slow(call.name, seconds, status)
 
@@ -275,52 +291,19 @@ class DataPlane:
             self._fail(call, rows, error)
         self._less(call)
 
-    # ------------------------------------------------------------------------------------------------ the short way
-    def ran_single(self, call: Call, batch: Batch, start: int) -> None:
-        """The call's one row has its answer."""
-        if call.closed:
-            return
-        call.time = Timing(batch.began - call.began, batch.seconds)
-        plan = call.plan
-        assert plan is not None
-        outputs = {name: [values[start]] for name, values in batch.outputs.items()}
-        call.parts.append(Part(ONE, plan.models[0].served, outputs, False))
-        self._close(call)
-        call.done(call)
-
-    def failed_single(self, call: Call, error: RetinueError) -> None:
-        """The call's one row has failed; a fallback is the long way's business."""
-        if call.closed:
-            return
-        call.plan = None
-        call.open = 1
-        if isinstance(error, UnavailableError) and call.route is not None:
-            self.second(call, call.route, ONE, "unavailable", error)
-        else:
-            self._fail(call, ONE, error)
-        self._less(call)
-
     # ----------------------------------------------------------------------------------------------------- answer
     def _enter(self, call: Call) -> None:
         call.plane = self
         now = call.began = monotonic()
-        call.deadline = now + (call.timeout or self._timeout)
-        self._calls[call] = None
+        call.deadline = now + (call.timeout or self.timeout)
+        self.pending[call] = None
 
     def _fail(self, call: Call, rows: Sequence[int], error: RetinueError) -> None:
         if not call.partial:
-            self._abort(call, error)
+            self.abort(call, error)
             return
         for row in rows:
             call.errors[row] = error
-
-    def _abort(self, call: Call, error: RetinueError) -> None:
-        if call.closed:
-            return
-        call.parts = []
-        call.errors = dict.fromkeys(range(call.rows), error)
-        self._close(call)
-        call.done(call)
 
     def _less(self, call: Call) -> None:
         call.open -= 1
@@ -330,7 +313,7 @@ class DataPlane:
 
     def _close(self, call: Call) -> None:
         call.closed = True
-        del self._calls[call]
+        del self.pending[call]
 
 
 def _record(call: Call, status: int, seconds: float) -> Answered:
@@ -344,9 +327,7 @@ def _runs(call: Call) -> Sequence[Ran]:
     """All nodes that ran for a call, now or when its answer was first given."""
     if call.kept is not None:
         return call.kept.runs
-    plan, every = call.plan, call.rows
-    if plan is not None and call.parts:
-        return (Ran(plan.facts[0], None, call.block, call.parts[0].outputs, *call.time),)
+    every = call.rows
     return [
         Ran(group.plan.facts[run.index], None if run.rows == every else group.rows, run.block, run.outputs,
             run.queued, run.seconds, group.fallback)

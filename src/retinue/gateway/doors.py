@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -23,14 +22,16 @@ from retinue.core.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from retinue.gateway import oip, rows
+from retinue.gateway import describe, oip, rows
 from retinue.gateway.access import Access
 from retinue.gateway.calls import Call
 from retinue.gateway.dataplane import DataPlane
+from retinue.gateway.extensions import Beside, Extensions
+from retinue.gateway.heads import Head
 from retinue.gateway.http import Exchange
 from retinue.gateway.logs import Log
 from retinue.gateway.meter import Meter
-from retinue.gateway.release import PinnedRelease
+from retinue.gateway.quick import Quick, QuickPath
 
 _STATUS: tuple[tuple[type[RetinueError], int], ...] = (
     (UnauthenticatedError, 401),
@@ -51,33 +52,35 @@ Door = Callable[[Exchange], None]
 class Doors:
     """Handles every exchange of a gateway's HTTP server."""
 
-    def __init__(self, plane: DataPlane, meter: Meter, access: Access, log: Log) -> None:
+    def __init__(self, plane: DataPlane, meter: Meter, access: Access, log: Log, beside: Beside) -> None:
         self._plane = plane
         self._meter = meter
         self._access = access
         self._log = log
+        self._short = QuickPath(plane, meter.answered)
+        self._rows = _Rows(self._predicted)
+        self._extensions = Extensions(plane.release, access, beside, self._refuse)
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or when the data plane has. Never raises."""
         try:
-            self._dispatch(exchange)
+            head = exchange.head
+            methods, door = head.door or self._find(head)
+            if head.method not in methods:
+                allowed = b", ".join(methods)
+                exchange.refuse(405, f"use {methods[0].decode()} here", b"\r\nallow: " + allowed)
+                return
+            door(exchange)
         except RetinueError as error:
             self._refuse(exchange, error)
         except Exception as error:  # noqa: BLE001  the loop and all other connections must go on
             self._log.bug(error)
             exchange.refuse(500, f"{type(error).__name__}: {error}")
 
-    def _dispatch(self, exchange: Exchange) -> None:
-        head = exchange.head
-        found = head.door
-        if found is None:
-            found = head.door = self._resolve(head.path)
-        methods, door = found
-        if head.method not in methods:
-            allowed = b", ".join(methods)
-            exchange.refuse(405, f"use {methods[0].decode()} here", b"\r\nallow: " + allowed)
-            return
-        door(exchange)
+    def _find(self, head: Head) -> tuple[tuple[bytes, ...], Door]:
+        found = self._resolve(head.path)
+        head.door = found
+        return found
 
     def _resolve(self, path: bytes) -> tuple[tuple[bytes, ...], Door]:
         """The methods and the door of a path. Raises UnknownModelError when there is nothing at it."""
@@ -86,6 +89,9 @@ class Doors:
             words = tuple(unquote_to_bytes(part).decode() for part in parts[1:] if part)
         except UnicodeDecodeError as error:
             raise RequestError("the path is not UTF-8") from error
+        beside = self._extensions.resolve(words)
+        if beside is not None:
+            return beside
         match words:
             case ("predict", name):
                 return _POST, partial(self._predict, name=name)
@@ -107,7 +113,7 @@ class Doors:
         release = self._plane.admit()
         document = oip.read_object(exchange.body)
         row = rows.only(document)
-        if row is not None and self._quick(exchange, client, release, name, row):
+        if row is not None and self._short.row(exchange, client, release, name, row, self._rows):
             return
         table = rows.table(document)
         rows.check_names(table, release.known(name))
@@ -118,56 +124,19 @@ class Doors:
         exchange.cancel = call.cancel
         self._plane.infer(call)
 
-    def _quick(
-        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, row: dict[str, Any]
-    ) -> bool:
-        """The short way, for one row in which nothing is wrong, of one model that reads no other; False: not one."""
-        route = release.routes.get(name)
-        if route is None:
-            member: str | None = name
-        else:
-            member = release.choose(route, row) if route.keys else route.name
-        if member is None:
-            return False
-        plan = release.plan(member)
-        if len(plan.readers) != 1:
-            return False
-        reader = plan.readers[0]
-        try:
-            values = reader.pick(row)
-        except KeyError:
-            return False
-        key = reader.key(values)
-        if key is None:
-            return False
-        call = Call(release, name, 1, self._predicted, exchange, True)
-        call.table = rows.RowTable((row,))
-        call.client, call.priority = client.name, client.priority
-        if route is None:
-            call.label = telemetry.DIRECT
-        call.route = route
-        if route is not None and route.endpoint.cache is not None and self._plane.known(call):
-            return True
-        exchange.cancel = call.cancel
-        self._plane.single(call, plan, values, key)
-        return True
-
     def _predicted(self, call: Call) -> None:
         exchange: Exchange = call.to
-        if call.plan is not None and not call.errors:
-            body = rows.answer_one(call)
-        elif len(call.errors) == call.rows:
+        if len(call.errors) == call.rows:
             self._refuse_call(call, rows.first_error(call))
             return
-        else:
-            body = rows.answer(call)
+        body = rows.answer(call)
         self._plane.answered(call, 200)
         exchange.reply(200, body, call.release.header)
 
     def _infer(self, exchange: Exchange, name: str, version: str | None) -> None:
         client = self._access.client(exchange.head.key, name)
         release = self._plane.admit()
-        _check_version(release, name, version)
+        describe.check_version(release, name, version)
         fields, outputs = release.fields(name)
         request = oip.parse(exchange.body, fields, outputs, exchange.head.header_length)
         call = Call(release, name, request.rows, self._inferred, exchange, partial=False)
@@ -176,6 +145,7 @@ class Doors:
         call.client_id = request.id
         call.client = client.name
         call.priority = max(client.priority, request.priority or 0)  # a request may wait longer than its client's class
+        call.timeout = request.timeout or 0.0
         self._label(call)
         exchange.cancel = call.cancel
         self._plane.infer(call)
@@ -190,7 +160,7 @@ class Doors:
             self._refuse_call(call, error)
             return
         self._plane.answered(call, 200)
-        exchange.reply(200, reply.body, reply.headers + call.release.header, reply.content_type)
+        oip.send(exchange, reply, call.release.header)
 
     def _label(self, call: Call) -> None:
         if call.name not in call.release.routes:
@@ -228,13 +198,13 @@ class Doors:
                 body = {"models": [name for name in self._plane.release().names if client.may(name)]}
             case ("v2", "models", name, "ready") | ("v2", "models", name, "versions", _, "ready"):
                 release = self._plane.release()
-                _check_version(release, name, words[4] if len(words) == 6 else None)
-                release.fields(name)  # raises when nothing of it can answer
+                describe.check_version(release, name, words[4] if len(words) == 6 else None)
+                describe.check_ready(release, name)
                 body = {"name": name, "ready": True}
             case ("v2", "models", name) | ("v2", "models", name, "versions", _):
                 release = self._plane.release()
-                _check_version(release, name, words[4] if len(words) == 5 else None)
-                body = _metadata(release, name)
+                describe.check_version(release, name, words[4] if len(words) == 5 else None)
+                body = describe.metadata(release, name)
             case ("openapi.json",):
                 exchange.reply(200, rows.openapi(self._plane.release(), client.may))
                 return
@@ -254,31 +224,22 @@ class Doors:
 _PATHS = "GET /v2/models lists the models; POST /predict/NAME or /v2/models/NAME/infer asks one."
 
 
-def _metadata(release: PinnedRelease, name: str) -> dict[str, object]:
-    fields, outputs = release.fields(name)
-    if name in release.routes:
-        versions, platform = [str(release.number)], "retinue_endpoint"
-    else:
-        served = release.models[name].served
-        versions, platform = [served.version], "onnx_onnxv1" if served.format == "onnx" else f"sklearn_{served.format}"
-    return {
-        "name": name,
-        "versions": versions,
-        "platform": platform,
-        "inputs": oip.tensors(fields),
-        "outputs": oip.tensors(outputs),
-    }
+class _Rows:
+    """How the friendly door answers a request of the short way."""
 
+    body = staticmethod(rows.answer_one)
 
-def _check_version(release: PinnedRelease, name: str, version: str | None) -> None:
-    """A release has one version of each model; an endpoint's version is the release's number."""
-    if name not in release.routes and name not in release.models:
-        raise UnknownModelError(f"no model or endpoint {name!r} in release {release.number}")
-    if version is None:
-        return
-    served = str(release.number) if name in release.routes else release.models[name].served.version
-    if version != served:
-        raise UnknownModelError(f"{name!r} has version {served} in release {release.number}, not {version!r:.80}")
+    def __init__(self, done: Callable[[Call], None]) -> None:
+        self._done = done
+
+    def long(self, request: Quick) -> Call:
+        """The same request as a call of the long way."""
+        call = Call(request.release, request.name, 1, self._done, request.exchange, partial=True)
+        call.table = rows.RowTable((request.asked,))
+        call.route = request.release.routes.get(request.name)
+        if call.route is None:
+            call.label = telemetry.DIRECT
+        return call
 
 
 def status_of(error: RetinueError) -> int:

@@ -12,6 +12,7 @@ from retinue.core.contract import Field
 from retinue.core.errors import RequestError, RetinueError, UnavailableError
 from retinue.gateway.calls import Call
 from retinue.gateway.oip import VERSION, models_per_row
+from retinue.gateway.quick import Outputs, Quick
 from retinue.gateway.release import PinnedRelease
 from retinue.gateway.values import Column, word
 
@@ -91,16 +92,16 @@ def check_names(table: RowTable, known: frozenset[str]) -> None:
                 raise RequestError(f"row {index}: unknown field {name!r:.100}; did you mean {near[0]!r}?")
 
 
-def answer_one(call: Call) -> bytes:
-    """The answer to a call that took the short way: all but the values and the id is the same every time."""
-    plan, part = call.plan, call.parts[0]
-    assert plan is not None
+def answer_one(request: Quick, identity: str, outputs: Outputs) -> bytes:
+    """The answer to a request of the short way: all but the values and the id is the same every time."""
+    plan = request.plan
     tail = plan.tail
     if tail is None:
-        rest = {"release": call.release.number, "models": models_per_row(call)}
-        tail = plan.tail = b'-0"],' + orjson.dumps(rest)[1:]
-    prediction = orjson.dumps({name: values[0] for name, values in part.outputs.items()})
-    return b'{"predictions":[%b],"ids":["%b%b' % (prediction, call.id.encode(), tail)
+        served = plan.models[0].served
+        model = {"model": served.name, "version": served.version, "fallback": False}
+        tail = plan.tail = b'-0"],' + orjson.dumps({"release": request.release.number, "models": [model]})[1:]
+    prediction = orjson.dumps({name: values[0] for name, values in outputs.items()})
+    return b'{"predictions":[%b],"ids":["%b%b' % (prediction, identity.encode(), tail)
 
 
 def answer(call: Call) -> bytes:
