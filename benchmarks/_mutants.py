@@ -35,7 +35,7 @@ def mutants(rng: Random, kinds: Sequence[str]) -> Iterator[Mutant]:
         count = 1 if rng.random() < 0.7 else rng.randint(2, 5)
         data = b"".join(makers[kind](rng) for _ in range(count))
         if rng.random() < 0.25:
-            data = _bytes(rng, data)
+            data = spoil_bytes(rng, data)
         if rng.random() < 0.05:
             data = data[: rng.randrange(len(data) + 1)]  # then half-closed
         parts = _drops(rng, data) if rng.random() < 0.03 else (data,)
@@ -83,7 +83,7 @@ def _chunks(rng: Random, body: bytes) -> bytes:
 
 
 # -------------------------------------------------------------------------------------------------------------- bytes
-def _bytes(rng: Random, data: bytes) -> bytes:
+def spoil_bytes(rng: Random, data: bytes) -> bytes:
     """Bytes flipped, cut, doubled, moved, put in."""
     out = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 8])):
@@ -307,7 +307,7 @@ def _binary_input(rng: Random, key: str, kind: Any, n: int, wrong: bool) -> tupl
     kind = rng.choice(_TYPES) if wrong and rng.random() < 0.3 else kind
     data = _payload(rng, kind, n)
     if wrong and rng.random() < 0.2:
-        data = _bytes(rng, data) if data else b"\0"
+        data = spoil_bytes(rng, data) if data else b"\0"
     size: Any = len(data)
     if wrong and rng.random() < 0.2:
         size = rng.choice([0, 1, size + 1, size - 1, -1, 2**31, 2**63, "4", None, 1.5, True])
