@@ -16,8 +16,12 @@ ALLOWED = frozenset(
      "FAILED_PRECONDITION", "UNAUTHENTICATED", "PERMISSION_DENIED", "CANCELLED", "OUT_OF_RANGE"}
 )  # fmt: skip
 """Documented codes; INTERNAL and UNKNOWN are not among them."""
-_METHODS = ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
-            "ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "NoSuchMethod")  # fmt: skip
+_MODEL = ("Ready", "Metadata", "Config", "Statistics")
+_METHODS = (
+    *("ServerLive", "ServerReady", "ServerMetadata", "NoSuchMethod"),
+    *(f"Model{name}" for name in _MODEL),
+    *("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+)
 
 
 def fuzz_messages(port: int, calls: int, seed: int) -> tuple[Counter[str], list[str]]:
