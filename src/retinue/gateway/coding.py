@@ -1,8 +1,12 @@
-"""How the body of a request is framed and coded: what is read, what is refused, with which status."""
+"""How bodies are framed and coded: what is read of requests, what is refused, how large answers are compressed."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+LARGE = 32 * 1024  # bytes of an answer from which on it is compressed for a client that takes it
 
 
 class Refusal(Exception):  # it is an answer, not a failure
@@ -41,3 +45,29 @@ def inflate(body: bytes, encoding: bytes, limit: int) -> bytes:
         if decoder.eof and not decoder.unused_data:
             return data
     raise Refusal(400, f"the body is not valid {encoding.decode()}")
+
+
+@lru_cache(256)
+def coding_of(accept: bytes) -> bytes | None:
+    """The coding that an Accept-Encoding prefers among ours; None: as it is.
+
+    >>> coding_of(b"br, gzip;q=0.5, deflate"), coding_of(b"gzip;q=0"), coding_of(b"*")
+    (b'deflate', None, b'gzip')
+    """
+    best: tuple[float, bytes] | None = None
+    for entry in accept.split(b","):
+        name, _, parameter = entry.strip().partition(b";")
+        name = {b"x-gzip": b"gzip", b"*": b"gzip"}.get(name.strip(), name.strip())
+        try:
+            weight = float(parameter.strip().removeprefix(b"q=") or 1)
+        except ValueError:
+            continue
+        if name in (b"gzip", b"deflate") and weight > 0 and (best is None or weight > best[0]):
+            best = (weight, name)
+    return best[1] if best is not None else None
+
+
+def deflate(parts: Sequence[bytes | memoryview], coding: bytes) -> list[bytes | memoryview]:
+    """The body in these parts, compressed at the fastest level."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31 if coding == b"gzip" else 15)
+    return [*(packer.compress(part) for part in parts), packer.flush()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retinue.core.errors import UnknownModelError
+from retinue.core.errors import UnavailableError, UnknownModelError
 from retinue.gateway.oip import tensors
 from retinue.gateway.release import PinnedRelease
 
@@ -20,6 +20,19 @@ def check_version(release: PinnedRelease, name: str, version: str | None) -> Non
     served = version_of(release, name)
     if version != served:
         raise UnknownModelError(f"{name!r} has version {served} in release {release.number}, not {version!r:.80}")
+
+
+def check_ready(release: PinnedRelease, name: str) -> None:
+    """Raise UnknownModelError, or UnavailableError when nothing of it can answer, or its model did not load."""
+    release.fields(name)
+    route = release.routes.get(name)
+    model = name if route is None else route.name
+    if route is not None and route.keys:
+        return
+    for loaded in release.plan(model).models:
+        reason = release.failed.get(loaded.served.name) if loaded.batcher is None else None
+        if reason is not None:
+            raise UnavailableError(f"model {loaded.served.name!r} is not available: {reason}")
 
 
 def version_of(release: PinnedRelease, name: str) -> str:

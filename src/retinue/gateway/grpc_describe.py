@@ -78,7 +78,7 @@ class Describer:
                 return SERVING
             if service not in release.routes and service not in release.models:
                 return SERVICE_UNKNOWN
-            release.fields(service)
+            describe.check_ready(release, service)
         except RetinueError:
             return NOT_SERVING
         return SERVING

@@ -101,48 +101,58 @@ class GrpcServer:
         return bytes(found.SerializeToString())
 
     async def stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        """ModelStreamInfer: answers in the order in which they are ready; a failed request does not end the stream."""
-        metadata = dict(context.invocation_metadata() or ())
-        strict = metadata.get("triton_grpc_error") == "true"
-        room = asyncio.Semaphore(STREAMED)
+        """ModelStreamInfer: answers as they are ready; a failed request is told of and does not end the stream.
+
+        With metadata `triton_grpc_error: true` it does, with its gRPC status.
+        """
+        strict = ("triton_grpc_error", "true") in (context.invocation_metadata() or ())
+        room, writing = asyncio.Semaphore(STREAMED), asyncio.Lock()
         under_way: set[asyncio.Task[None]] = set()
-        failure: list[RetinueError] = []
+        failed: asyncio.Future[RetinueError] = self._loop.create_future()
 
         async def one(data: bytes) -> None:
             try:
-                await context.write(await self._streamed(data, context, failure if strict else None))
+                found = await self._streamed(data, context, strict=strict)
+                async with writing:  # grpcio takes one message of a stream at a time
+                    await context.write(found)
+            except RetinueError as error:
+                if not failed.done():
+                    failed.set_result(error)
             finally:
                 room.release()
 
-        try:
+        async def read() -> None:
             async for data in requests:
                 await room.acquire()
-                if failure:
-                    break
                 task = self._loop.create_task(one(data))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-            if under_way:
-                await asyncio.gather(*under_way, return_exceptions=True)
-        finally:
-            for task in list(under_way):
-                task.cancel()
-        if failure:
-            await context.abort(code_of(failure[0]), text_of(failure[0]))
+            while under_way:
+                await asyncio.wait(under_way)
 
-    async def _streamed(self, data: bytes, context: Context, failure: list[RetinueError] | None) -> bytes:
+        reader = self._loop.create_task(read())
         try:
-            found = await self._infer(data, context)
+            await asyncio.wait((reader, failed), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reader, *under_way):
+                task.cancel()
+        if failed.done():
+            await context.abort(code_of(failed.result()), text_of(failed.result()))
+
+    async def _streamed(self, data: bytes, context: Context, *, strict: bool) -> bytes:
+        """The answer to one request of a stream, errors in it unless `strict`."""
+        answer = message("ModelStreamInferResponse")
+        try:
+            found = answer(infer_response=await self._infer(data, context))
         except RetinueError as error:
-            if failure is not None:
-                failure.append(error)
-            answer = message("ModelStreamInferResponse")(error_message=text_of(error))
-            answer.infer_response.id = _id_of(data)
-            return bytes(answer.SerializeToString())
-        answer = message("ModelStreamInferResponse")(infer_response=found)
+            if strict:
+                raise
+            found = answer(error_message=text_of(error))
+            found.infer_response.id = _id_of(data)
+            return bytes(found.SerializeToString())
         if _asks_for_final(data):
-            answer.infer_response.parameters["triton_final_response"].bool_param = True
-        return bytes(answer.SerializeToString())
+            found.infer_response.parameters["triton_final_response"].bool_param = True
+        return bytes(found.SerializeToString())
 
     async def _infer(self, data: bytes, context: Context) -> Any:
         """One request through the data plane. Raises RetinueError."""
@@ -270,7 +280,7 @@ def _code(name: str) -> Any:
 
 def code_of(error: RetinueError) -> Any:
     """The gRPC status of an error."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), "INTERNAL")
+    return _code(next((code for kind, code in _CODES if isinstance(error, kind)), "INTERNAL"))
 
 
 def text_of(error: RetinueError) -> str:

@@ -20,12 +20,16 @@ from retinue.gateway.breadcrumb import Breadcrumbs
 from retinue.gateway.control import Lines, Word
 from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.doors import Doors
+from retinue.gateway.extensions import Beside
+from retinue.gateway.grpc_describe import Describer
+from retinue.gateway.grpc_server import GrpcServer
 from retinue.gateway.http import HttpServer, Limits
 from retinue.gateway.logs import log_of
 from retinue.gateway.meter import Meter
 from retinue.gateway.pool import Pool
 from retinue.gateway.recorder import Recorder
 from retinue.gateway.release import PinnedRelease, prepare
+from retinue.gateway.repository import Repository
 from retinue.gateway.tls import HANDSHAKE, certificate_of
 from retinue.gateway.tracing import tracing_of
 from retinue.settings import Settings
@@ -64,11 +68,13 @@ class Gateway:
         self._restarts = 0
         self._quarantined: set[str] = set()
         self._plane.slow_after, self._plane.slow = self._log.slow_after, self._log.slow
+        self._beside = Beside(self._pool.statistics, Repository(settings.repository_control))
         self._meter.in_flight = lambda: self._plane.in_flight
         limits = Limits(body=settings.max_body, request=settings.request_timeout)
-        self._http = HttpServer(Doors(self._plane, self._meter, self._access, self._log), limits)
+        self._http = HttpServer(Doors(self._plane, self._meter, self._access, self._log, self._beside), limits)
         self._http.before_flush.append(self._recorder.flush)
         self._server: asyncio.Server | None = None
+        self._grpc: GrpcServer | None = None
         self._lines = Lines(self._hear, self._stop)
         self._preparing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -169,8 +175,18 @@ class Gateway:
                 ssl=self._certificate.context if self._certificate is not None else None,
                 ssl_handshake_timeout=HANDSHAKE if self._certificate is not None else None,
             )
+            if self._settings.grpc_port is not None:
+                await self._serve_grpc(self._settings.grpc_port)
             gc.freeze()  # what a gateway is made of need not be looked at by every collection
         self._lines.say({"op": "serving"})
+
+    async def _serve_grpc(self, port: int) -> None:
+        plane, access, settings = self._plane, self._access, self._settings
+        describer = Describer(plane, access, self._beside)
+        self._grpc = GrpcServer(plane, self._meter, access, describer, self._http.before_flush)
+        credentials = self._certificate.grpc_credentials() if self._certificate is not None else None
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        await self._grpc.start(f"{host}:{port}", settings.max_body, credentials)
 
     def _stats(self, sequence: int) -> dict[str, Any]:
         workers = self._pool.status()
@@ -202,6 +218,8 @@ class Gateway:
     async def _drain(self) -> None:
         if self._server is not None:
             self._server.close()
+        if self._grpc is not None:
+            await self._grpc.stop(self._settings.request_timeout)
         await self._http.drain(self._settings.request_timeout + 1)
         self.ended.set()
 

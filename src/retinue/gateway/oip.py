@@ -20,7 +20,7 @@ from retinue.gateway.oip_request import Contract, InferRequest, RequestTable, Wa
 from retinue.gateway.oip_types import Tensor
 
 __all__ = ["EXTENSIONS", "VERSION", "InferRequest", "Reply", "answer", "models_per_row", "parse",
-           "read_object", "tensors"]  # fmt: skip
+           "read_object", "send", "tensors"]  # fmt: skip
 
 VERSION = version("retinue")
 EXTENSIONS = (
@@ -36,6 +36,7 @@ EXTENSIONS = (
 )
 
 answer = oip_answer.reply
+send = oip_answer.send
 
 
 def parse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ import orjson
 from retinue.core.contract import Field
 from retinue.core.errors import InferenceError
 from retinue.gateway.calls import Call, Part
+from retinue.gateway.coding import LARGE, coding_of, deflate
+from retinue.gateway.http import Exchange
 from retinue.gateway.oip_binary import HEADER
 from retinue.gateway.oip_request import InferRequest, Wanted
 from retinue.gateway.oip_types import encode
@@ -64,6 +67,20 @@ def reply(call: Call, request: InferRequest, fields: Sequence[Field]) -> Reply:
     if not tails:
         return Reply(text, b"", JSON)
     return Reply([text, *tails], b"\r\n%b: %d" % (HEADER, len(text)), OCTETS)
+
+
+def send(exchange: Exchange, found: Reply, headers: bytes) -> None:
+    """Answer with it, compressed on another thread when it is large and the client takes that."""
+    body, own, content_type = found
+    headers = own + headers
+    coding = coding_of(exchange.head.accept) if exchange.head.accept else None
+    parts = [body] if isinstance(body, bytes) else body
+    if coding is None or sum(map(len, parts)) < LARGE:
+        exchange.reply(200, body, headers, content_type)
+        return
+    work = asyncio.get_running_loop().run_in_executor(None, deflate, parts, coding)
+    headers += b"\r\ncontent-encoding: " + coding
+    work.add_done_callback(lambda done: exchange.reply(200, done.result(), headers, content_type))
 
 
 def outputs(call: Call, request: InferRequest, fields: Sequence[Field]) -> list[Output]:

@@ -37,7 +37,8 @@ class Repository:
                 continue
             made = release.models.made.get(name)
             served = release.models.served(name)
-            reason = (made.reason if made is not None else None) or release.failed.get(name)
+            loaded = made is not None and made.batcher is not None
+            reason = None if loaded else (made.reason if made is not None else None) or release.failed.get(name)
             if reason is None or not ready:
                 found.append(_row(name, served.version, reason))
         return found

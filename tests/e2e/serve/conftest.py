@@ -166,7 +166,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[Stage]:
+def opened(folder: Path) -> Iterator[Stage]:
     settings = Settings(
         directory=folder,
         database="sqlite:///nowhere/at/all.db",  # serving must not need it
@@ -191,12 +191,12 @@ def _opened(folder: Path) -> Iterator[Stage]:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """An empty stage; whatever was started in it is stopped."""
-    with _opened(tmp_path) as made:
+    with opened(tmp_path) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """An empty stage that the tests of one file share."""
-    with _opened(tmp_path_factory.mktemp("stage")) as made:
+    with opened(tmp_path_factory.mktemp("stage")) as made:
         yield made
