@@ -96,7 +96,7 @@ static void read_requests(const char *path) {
 
 /* ----------------------------------------------------------------------------------------------- connections */
 typedef struct {
-    int fd, busy, want_out, answered, preface;
+    int fd, busy, want_out, answered;
     uint64_t due;
     const char *out;
     size_t out_left;
@@ -144,6 +144,12 @@ static void push_out(Connection *c) {
     }
 }
 
+/* What an HTTP/2 client says first: SETTINGS with no header table and wide windows, a wide window of the connection. */
+static const char PREFACE[] =
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    "\0\0\14\4\0\0\0\0\0" "\0\1\0\0\0\0" "\0\4\x7f\xff\xff\xff"
+    "\0\0\4\10\0\0\0\0\0" "\x7f\xff\0\0";
+
 static void dial(Connection *c) {
     c->fd = socket(AF_INET, SOCK_STREAM, 0);
     int one = 1;
@@ -154,8 +160,9 @@ static void dial(Connection *c) {
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     fcntl(c->fd, F_SETFL, O_NONBLOCK);
     c->in_have = c->out_left = c->control_have = 0;
-    c->want_out = c->answered = c->preface = 0;
+    c->want_out = c->answered = 0;
     c->stream = 1;
+    if (http2 && send(c->fd, PREFACE, sizeof PREFACE - 1, MSG_NOSIGNAL) < 0) { perror("send"); exit(2); }
     watch(c, EPOLL_CTL_ADD);
 }
 
@@ -249,14 +256,6 @@ static void send_h2(Connection *c, Text *text) {
         c->own = realloc(c->own, c->own_size);
     }
     char *at = c->own;
-    if (!c->preface) {
-        at = put(at, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
-        at = frame(at, 12, 4, 0, 0);                        /* SETTINGS: no header table, wide windows */
-        at = put(at, "\0\1\0\0\0\0\0\4\x7f\xff\xff\xff", 12);
-        at = frame(at, 4, 8, 0, 0);                         /* WINDOW_UPDATE of the connection */
-        at = put(at, "\x7f\xff\0\0", 4);
-        c->preface = 1;
-    }
     char *head = at, *fields = at + 9;
     char *end = fields;
     *end++ = (char)0x83; /* :method POST */

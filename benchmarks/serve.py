@@ -152,7 +152,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         echo = stack.enter_context(_world.echo(folder))
-        gateway = stack.enter_context(_world.gateway(folder / "on", members=members))
+        gateway = stack.enter_context(_world.gateway(folder / "on", members=members, grpc_port=0))
         quiet = stack.enter_context(_world.gateway(folder / "off", journal_enabled=False))
         facts = _report.facts()
         pin(_CORES[1])
