@@ -34,6 +34,7 @@ from benchmarks._world import FEATURES, segments, signature, trees
 
 DISTINCT = 100
 HEAD_ROOM = 1.10  # of the budget, for what is measured once a second
+SLACK = 16 * 2**20  # bytes: buffers and fragments, which count in a tiny budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,11 @@ def density(folder: Path, options: argparse.Namespace) -> list[str]:
         load(server.port, Traffic((segments("/predict/many", 1)[0],), (0,)), connections=4, seconds=1.0)
         empty = server.taken()  # with the runtime and one model: what the first one costs is not a model's memory
         what = traffic(segments("/predict/many", options.models), zipf=options.zipf, seed=5)
+        began, chunks = time.perf_counter(), 0
+        while server.cache()["evictions"] == 0 and chunks < 20 and not options.quick:  # until the budget is used
+            load(server.port, what, connections=64, seconds=3.0)
+            chunks += 1
+        print(f"  filled in {time.perf_counter() - began:.0f} s: {server.cache()['loaded']:,.0f} models")
         before, most, failed = server.cache(), 0, 0
         for _ in range(max(options.rounds, 3)):
             run = load(server.port, what, connections=64, seconds=options.seconds, pids=server.gateways)
@@ -180,7 +186,7 @@ def density(folder: Path, options: argparse.Namespace) -> list[str]:
         broken = []
         if failed:
             broken.append(f"{failed} requests failed")
-        if settled > HEAD_ROOM * budget:
+        if settled > HEAD_ROOM * budget + SLACK:
             broken.append(f"the models take {settled / 2**20:,.0f} MiB, the budget is {budget / 2**20:,.0f}")
         print(f"  models take {settled / 2**20:,.0f} MiB at rest, {most / 2**20:,.0f} MiB at most under load, empty "
               f"gateways {empty / 2**20:,.0f} MiB")  # fmt: skip

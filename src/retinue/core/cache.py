@@ -69,7 +69,9 @@ class Ledger:
         entry = Entry(key, size, seconds, pinned, credit, self.clock)
         self._entries[key] = entry
         self.total += size
-        if not pinned:
+        if len(self._heap) > 4 * len(self._entries) + 64:
+            self._note_all()  # of those that left, notes are left
+        elif not pinned:
             heapq.heappush(self._heap, (entry.worth, key))
         return entry
 
@@ -131,6 +133,9 @@ class Ledger:
         for entry in self._entries.values():
             entry.uses /= 2
         self._ghosts = {key: uses / 2 for key, uses in self._ghosts.items() if uses > 0.5}
+        self._note_all()
+
+    def _note_all(self) -> None:
         self._heap = [(entry.worth, key) for key, entry in self._entries.items() if not entry.pinned]
         heapq.heapify(self._heap)
 

@@ -32,9 +32,9 @@ class Scales:
 
     def weigh(self, ledger: Ledger, workers: Sequence[Worker], reaper: Reaper) -> None:
         """Look at all processes; call it about once a second."""
-        if len(ledger) == 0:
-            return
         now = taken()
+        if len(ledger) == 0 or now == 0:  # nothing to weigh, or a system that does not tell
+            return
         if reaper.busy:  # what is on its way out counts for nothing: take what was there after the last trim
             if reaper.trims == self._trims:
                 return
