@@ -295,7 +295,7 @@ class DataPlane:
     def _enter(self, call: Call) -> None:
         call.plane = self
         now = call.began = monotonic()
-        call.deadline = now + (call.timeout or self.timeout)
+        call.deadline = now + min(call.timeout or self.timeout, self.timeout)
         self.pending[call] = None
 
     def _fail(self, call: Call, rows: Sequence[int], error: RetinueError) -> None:

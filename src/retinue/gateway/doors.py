@@ -22,7 +22,7 @@ from retinue.core.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from retinue.gateway import describe, oip, rows
+from retinue.gateway import describe, oip, oip_line, rows
 from retinue.gateway.access import Access
 from retinue.gateway.calls import Call
 from retinue.gateway.dataplane import DataPlane
@@ -59,6 +59,7 @@ class Doors:
         self._log = log
         self._short = QuickPath(plane, meter.answered)
         self._rows = _Rows(self._predicted)
+        self._lines = oip_line.Lines(self._inferred)
         self._extensions = Extensions(plane.release, access, beside, self._refuse)
 
     def __call__(self, exchange: Exchange) -> None:
@@ -139,6 +140,11 @@ class Doors:
         describe.check_version(release, name, version)
         fields, outputs = release.fields(name)
         request = oip.parse(exchange.body, fields, outputs, exchange.head.header_length)
+        line = oip_line.plain(request) if request.rows == 1 else None
+        if line is not None and self._short.line(
+            exchange, client, release, name, line, self._lines, request, request.id
+        ):
+            return
         call = Call(release, name, request.rows, self._inferred, exchange, partial=False)
         call.table = request.table
         call.request = request

@@ -35,6 +35,9 @@ from retinue.gateway.tracing import tracing_of
 from retinue.settings import Settings
 from retinue.store.artifacts import FsspecArtifacts
 
+COLLECT = (50_000, 20, 100)
+"""Net new containers before a collection: requests in flight are thousands of them, and none is in a circle."""
+
 
 class Gateway:
     """The parts of one gateway, wired, and its half of the conversation with the supervisor."""
@@ -178,6 +181,7 @@ class Gateway:
             if self._settings.grpc_port is not None:
                 await self._serve_grpc(self._settings.grpc_port)
             gc.freeze()  # what a gateway is made of need not be looked at by every collection
+            gc.set_threshold(*COLLECT)
         self._lines.say({"op": "serving"})
 
     async def _serve_grpc(self, port: int) -> None:

@@ -118,7 +118,7 @@ class NodeReader:
 class Plan:
     """What one row of one model runs: the graph, with a model for each node."""
 
-    __slots__ = ("after", "facts", "graph", "models", "readers", "tail")
+    __slots__ = ("after", "facts", "graph", "models", "readers", "tail", "templates")
 
     def __init__(self, graph: Graph, models: tuple[LoadedModel, ...]) -> None:
         self.graph = graph
@@ -127,6 +127,7 @@ class Plan:
         self.readers = tuple(NodeReader(node) for node in graph.nodes)
         self.facts = tuple(_facts(node, model) for node, model in zip(graph.nodes, models, strict=True))
         self.tail: bytes | None = None  # how an answer of one row ends, as `rows` has it
+        self.templates: dict[str, Any] = {}  # by the name that was asked for: the texts that `oip_line` answers with
 
     @property
     def model(self) -> LoadedModel:

@@ -17,7 +17,7 @@ from retinue.gateway.batcher import Batch
 from retinue.gateway.calls import IDS, Call
 from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.http import Exchange
-from retinue.gateway.plans import Plan
+from retinue.gateway.plans import Plan, Table
 from retinue.gateway.release import PinnedRelease
 from retinue.telemetry import DIRECT
 
@@ -132,18 +132,39 @@ class QuickPath:
         found = self.plan(release, name, row)
         if found is None:
             return False
-        reader = found.readers[0]
         try:
-            values = reader.pick(row)
+            values = found.readers[0].pick(row)
         except KeyError:
             return False
-        key = reader.key(values)
+        return self._start(exchange, client, release, name, found, values, tell, row, None)
+
+    def line(  # noqa: PLR0913, PLR0917  as above
+        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, table: Table, tell: Tell,
+        asked: Any, client_id: str | None,
+    ) -> bool:  # fmt: skip
+        """Start with the one row of a table; False: it needs the long way."""
+        route = release.routes.get(name)
+        keys: dict[str, Any] = {}
+        if route is not None and route.keys:
+            keys = dict(zip(route.keys, table.values(route.keys, 0), strict=True))
+        found = self.plan(release, name, keys)
+        if found is None:
+            return False
+        values = table.values(found.readers[0].names, 0)
+        return self._start(exchange, client, release, name, found, values, tell, asked, client_id)
+
+    def _start(  # noqa: PLR0913, PLR0917  as above
+        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, plan: Plan, values: Sequence[Any],
+        tell: Tell, asked: Any, client_id: str | None,
+    ) -> bool:  # fmt: skip
+        key = plan.readers[0].key(values)
         if key is None:
             return False
-        request = Quick(self, exchange, release, name, client, found, values, key, tell, row)
+        request = Quick(self, exchange, release, name, client, plan, values, key, tell, asked)
+        request.client_id = client_id
         self.pending[request] = None
         exchange.cancel = request.cancel
-        found.models[0].add(request)
+        plan.models[0].add(request)
         return True
 
     def plan(self, release: PinnedRelease, name: str, row: dict[str, Any]) -> Plan | None:
