@@ -168,10 +168,7 @@ class QuickPath:
         return True
 
     def plan(self, release: PinnedRelease, name: str, row: dict[str, Any]) -> Plan | None:
-        """What this row would run, if it is one model alone and its answer is neither kept nor traced.
-
-        Raises UnknownModelError or UnavailableError.
-        """
+        """What this row would run, if it is one model alone and its answer is neither kept nor traced."""
         route = release.routes.get(name)
         member: str | None = name
         if route is not None:
@@ -180,7 +177,10 @@ class QuickPath:
             member = release.choose(route, row) if route.keys else route.name
         if member is None or self.plane.tracing is not None or member not in release.models:
             return None
-        plan = release.plan(member)
+        try:
+            plan = release.plan(member)
+        except UnavailableError:
+            return None  # there may be a fallback
         return plan if len(plan.readers) == 1 else None
 
 
