@@ -36,35 +36,59 @@ from benchmarks._servers import cores, pin
 
 REST = "everything between"
 BORDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("door: find the head, cut the body", ("gateway.connection:Connection.data_received",)),
-    ("decode: JSON to values", ("gateway.oip:read_object", "gateway.oip:parse", "gateway.rows:table",
-                                 "gateway.rows:only")),
+    (
+        "door: find the head, cut the body",
+        ("gateway.connection:Connection.data_received", "gateway.doors:Doors.__call__"),
+    ),
+    (
+        "decode: JSON to values",
+        ("gateway.oip:read_object", "gateway.oip:parse", "gateway.oip_line:plain",
+         "gateway.rows:table", "gateway.rows:only"),
+    ),
     ("key: who asks, may they", ("gateway.access:Access.client",)),
-    ("route: release, endpoint, member", ("gateway.release:PinnedRelease.choose", "gateway.release:PinnedRelease.plan",
-                                          "gateway.dataplane:DataPlane.admit", "gateway.release:PinnedRelease.select")),
+    (
+        "route: release, endpoint, member",
+        ("gateway.release:PinnedRelease.choose", "gateway.release:PinnedRelease.plan",
+         "gateway.release:PinnedRelease.select",
+         "gateway.dataplane:DataPlane.admit", "gateway.quick:QuickPath.plan"),
+    ),
     ("check: types and gaps of a row", ("gateway.values:RowCleaner.key", "gateway.plans:NodeReader.one")),
-    ("admit: the call and its id", ("gateway.doors:Doors._quick", "gateway.doors:Doors._predict",
-                                    "gateway.doors:Doors._infer", "gateway.dataplane:DataPlane.infer")),
-    ("queue", ("gateway.dataplane:DataPlane.single", "gateway.batcher:Batcher.add")),
-    ("batch: pick, assemble, hand back", ("gateway.batcher:Batcher._next", "gateway.batcher:Batcher._ran",
-                                          "gateway.dataplane:DataPlane.ran_single")),
+    (
+        "admit: the call, its place in line",
+        ("gateway.doors:Doors._predict", "gateway.doors:Doors._infer", "gateway.dataplane:DataPlane.infer",
+         "gateway.quick:QuickPath.row", "gateway.quick:QuickPath.line"),
+    ),
+    ("queue", ("gateway.batcher:Batcher.add", "gateway.pool:LoadedModel.add")),
+    (
+        "batch: pick, assemble, hand back",
+        ("gateway.batcher:Batcher._next", "gateway.batcher:Batcher._ran", "gateway.calls:NodeRun.ran",
+         "gateway.quick:Quick.ran"),
+    ),
     ("run: array and onnxruntime", ("gateway.runners:InlineRunner.run",)),
-    ("answer: gather and encode", ("gateway.doors:Doors._predicted", "gateway.rows:answer_one", "gateway.rows:answer",
-                                   "gateway.oip:answer", "gateway.doors:Doors._inferred")),
-    ("journal", ("gateway.recorder:Recorder.single", "gateway.recorder:Recorder.answered",
-                 "gateway.recorder:Recorder.flush")),
+    (
+        "answer: gather and encode",
+        ("gateway.doors:Doors._predicted", "gateway.doors:Doors._inferred", "gateway.rows:answer", "gateway.oip:answer",
+         "gateway.rows:answer_one", "gateway.doors:_Rows.body", "gateway.oip_line:Lines.body"),
+    ),
+    (
+        "journal",
+        ("gateway.recorder:Recorder.single", "gateway.recorder:Recorder.answered", "gateway.recorder:Recorder.flush"),
+    ),
     ("metrics", ("gateway.dataplane:DataPlane.answered", "gateway.meter:Meter.answered", "gateway.meter:Meter.batch")),
-    ("write: head and bytes of the answer", ("gateway.http:Exchange.reply", "gateway.connection:Connection.flush",
-                                             "gateway.http:HttpServer._flush")),
+    (
+        "write: head and bytes of the answer",
+        ("gateway.http:Exchange.reply", "gateway.connection:Connection.flush", "gateway.http:HttpServer._flush"),
+    ),
 )  # fmt: skip
 
 
 class Clock:
-    """Seconds by stage, each without those it calls; and how many calls were timed."""
+    """CPU seconds by stage, each without those it calls; and how many calls were timed."""
 
     def __init__(self) -> None:
         self.spent = [0.0] * (len(BORDERS) + 1)
         self.calls = [0] * (len(BORDERS) + 1)
+        self.made = [0] * (len(BORDERS) + 1)  # timed calls from here
         self._stack = [len(BORDERS)]
         self._last = 0.0
 
@@ -72,20 +96,23 @@ class Clock:
         """Count from nothing."""
         self.spent[:] = [0.0] * len(self.spent)
         self.calls[:] = [0] * len(self.calls)
-        self._last = time.perf_counter()
+        self.made[:] = [0] * len(self.made)
+        self._last = time.thread_time()
 
     def stop(self) -> None:
         """What has passed since the last border belongs to what runs now."""
-        self.spent[self._stack[-1]] += time.perf_counter() - self._last
+        self.spent[self._stack[-1]] += time.thread_time() - self._last
 
     def timed(self, stage: int, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, with its time counted for a stage."""
-        spent, calls, stack, now = self.spent, self.calls, self._stack, time.perf_counter
+        spent, calls, made, stack, now = self.spent, self.calls, self.made, self._stack, time.thread_time
 
         def wrapped(*arguments: Any, **named: Any) -> Any:
             moment = now()
-            spent[stack[-1]] += moment - self._last
+            caller = stack[-1]
+            spent[caller] += moment - self._last
             self._last = moment
+            made[caller] += 1
             stack.append(stage)
             calls[stage] += 1
             try:
@@ -99,17 +126,17 @@ class Clock:
 
     def cost(self) -> tuple[float, float]:
         """Seconds that one timed call adds to its own stage, and to the one that calls it."""
-        rounds = 200_000
+        rounds = 50_000
         probe = self.timed(0, _nothing)
         self.start()
         for _ in range(rounds):
             probe()
         self.stop()
         inside, outside = self.spent[0] / rounds, self.spent[-1] / rounds
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(rounds):
             _nothing()
-        return inside, max(0.0, outside - (time.perf_counter() - began) / rounds)
+        return inside, max(0.0, outside - (time.thread_time() - began) / rounds)
 
 
 def _nothing() -> None:
@@ -262,8 +289,7 @@ async def _round(
     clock.stop()
     values = {}
     for stage, (name, _) in enumerate(BORDERS):
-        # what a timed call costs its caller is taken off the stage that is called: it has about as many callers
-        own = clock.spent[stage] - clock.calls[stage] * (inside + outside)
+        own = clock.spent[stage] - clock.calls[stage] * inside - clock.made[stage] * outside
         values[name] = max(0.0, own) / done * 1e6
     return values
 
