@@ -216,12 +216,13 @@ def _row(rng: Random) -> dict[str, Any]:
 
 def _infer(rng: Random, name: str) -> dict[str, Any]:
     n = rng.choice([1, 1, 2, 5])
-    columns: dict[str, tuple[str, list[Any]]] = {
+    every: dict[str, dict[str, tuple[str, list[Any]]]] = {
         "two": {"x": ("FP64", [rng.random()] * n)},
         "pick": {"x": ("FP32", [1.5] * n), "k": ("BYTES", ["a"] * n)},
         "wide": {f"f{m}": ("FP64", [0.5] * n) for m in range(5)},
         "word": {"text": ("BYTES", ["é"] * n), "count": ("INT64", [3] * n), "flag": ("BOOL", [True] * n)},
-    }[name]
+    }
+    columns = every[name]
     inputs = [{"name": key, "shape": [n], "datatype": kind, "data": data} for key, (kind, data) in columns.items()]
     document: dict[str, Any] = {"inputs": inputs, "id": "i"}
     if rng.random() < 0.3:

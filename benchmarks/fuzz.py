@@ -162,7 +162,7 @@ def run(port: int, requests: int, seed: int, kinds: list[str], say: Callable[[st
             break
         statuses, problem = send(port, mutant)
         verdict.sent += 1
-        verdict.statuses.update(map(str, statuses or ["closed"]))
+        verdict.statuses.update([str(status) for status in statuses] or ["closed"])
         if problem:
             small = smaller(port, mutant)
             verdict.broken.append(f"{mutant.kind} #{number}: {problem}\n    {b''.join(small.parts)!r}"[:3000])

@@ -22,7 +22,7 @@ from retinue.core.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from retinue.gateway import describe, oip, oip_line, rows
+from retinue.gateway import describe, oip, oip_line, page, rows
 from retinue.gateway.access import Access
 from retinue.gateway.calls import Call
 from retinue.gateway.dataplane import DataPlane
@@ -212,7 +212,7 @@ class Doors:
                 describe.check_version(release, name, words[4] if len(words) == 5 else None)
                 body = describe.metadata(release, name)
             case ("openapi.json",):
-                exchange.reply(200, rows.openapi(self._plane.release(), client.may))
+                exchange.reply(200, page.openapi(self._plane.release(), client.may))
                 return
             case _:
                 raise AssertionError(words)  # `_resolve` lets no other in

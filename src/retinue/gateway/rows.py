@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from retinue.core.contract import Field
-from retinue.core.errors import RequestError, RetinueError, UnavailableError
+from retinue.core.errors import RequestError, RetinueError
 from retinue.gateway.calls import Call
-from retinue.gateway.oip import VERSION, models_per_row
+from retinue.gateway.oip import models_per_row
 from retinue.gateway.quick import Outputs, Quick
-from retinue.gateway.release import PinnedRelease
 from retinue.gateway.values import Column, word
-
-_TYPES = {"FP64": "number", "INT64": "integer", "BOOL": "boolean", "BYTES": "string"}
 
 _COMPARED = 20  # so many different rows of a request, and names of a row, are compared with what is missing
 
@@ -127,62 +123,3 @@ def answer(call: Call) -> bytes:
 def first_error(call: Call) -> RetinueError:
     """What to say when every row has failed."""
     return call.errors[min(call.errors)]
-
-
-def openapi(release: PinnedRelease, may: Callable[[str], bool] = lambda name: True) -> bytes:
-    """The OpenAPI 3.1 page of `/predict/…` for every endpoint of this release that the reader may call."""
-    paths = {}
-    for name in sorted(filter(may, release.routes)):
-        try:
-            fields, outputs = release.fields(name)
-        except UnavailableError:
-            fields, outputs = (), ()
-        paths[f"/predict/{name}"] = {"post": _operation(name, fields, outputs)}
-    document = {
-        "openapi": "3.1.0",
-        "info": {
-            "title": f"{release.portfolio} ({release.stage})",
-            "version": str(release.number),
-            "x-retinue": VERSION,
-        },
-        "paths": paths,
-    }
-    return orjson.dumps(document)
-
-
-def _operation(name: str, fields: Sequence[Field], outputs: Sequence[Field]) -> dict[str, Any]:
-    row = {
-        "type": "object",
-        "properties": {f.name: {"type": [_TYPES[f.dtype], "null"] if f.nullable else _TYPES[f.dtype]} for f in fields},
-        "required": [f.name for f in fields if not f.nullable],
-    }
-    prediction = {"type": "object", "properties": {f.name: _output(f) for f in outputs}}
-    failed = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-    model = {
-        "type": ["object", "null"],
-        "properties": {"model": {"type": "string"}, "version": {"type": "string"}, "fallback": {"type": "boolean"}},
-    }
-    body = {
-        "type": "object",
-        "properties": {
-            "predictions": {"type": "array", "items": {"anyOf": [prediction, failed]}},
-            "ids": {"type": "array", "items": {"type": "string"}},
-            "release": {"type": "integer"},
-            "models": {"type": "array", "items": model},
-        },
-    }
-    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}, "required": ["rows"]}
-    errors = {"description": "What is wrong, in words", "content": {"application/json": {"schema": failed}}}
-    return {
-        "operationId": f"predict {name}",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": [rows, row]}}}},
-        "responses": {
-            "200": {"description": "One prediction per row", "content": {"application/json": {"schema": body}}},
-            "default": errors,
-        },
-    }
-
-
-def _output(field: Field) -> dict[str, Any]:
-    one = {"type": _TYPES[field.dtype]}
-    return one if field.width == 1 else {"type": "array", "items": one, "minItems": field.width}
