@@ -85,9 +85,10 @@ class Reaper:
 
     def _work(self) -> None:
         library = ctypes.CDLL(None) if sys.platform == "linux" else None
-        rest = 0.05
+        trim = getattr(library, "malloc_trim", None)
+        due = 0.0  # the next trim, by the monotonic clock
         while not self._stopping:
-            self._wake.wait()
+            self._wake.wait(max(0.01, due - time.monotonic()) if self._dirty else None)
             self._wake.clear()
             while self._boxes and not self._stopping:
                 box = self._boxes.popleft()
@@ -95,12 +96,11 @@ class Reaper:
                     box.pop()
                     time.sleep(0.0002)  # destructors hold the interpreter's lock: let the loop have its turn
                 self._dirty = True
-            if self._dirty and not self._stopping:
-                time.sleep(rest)
+            began = time.monotonic()
+            if self._dirty and began >= due and not self._stopping:
                 self._dirty = False
-                if library is not None and hasattr(library, "malloc_trim"):
-                    began = time.monotonic()
-                    library.malloc_trim(0)
-                    rest = min(max(0.05, self._SHARE * (time.monotonic() - began)), 5.0)
+                if trim is not None:
+                    trim(0)
+                due = time.monotonic() + min(max(0.05, self._SHARE * (time.monotonic() - began)), 5.0)
                 self.left = taken()
                 self.trims += 1
