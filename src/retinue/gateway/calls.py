@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from retinue.core.batching import BatchKey
 from retinue.core.errors import RetinueError
@@ -13,13 +13,23 @@ from retinue.core.state import ServedModel
 from retinue.gateway.batcher import Batch, Outputs
 from retinue.gateway.plans import Plan, Table
 from retinue.gateway.recorder import Ran
-
-if TYPE_CHECKING:
-    from retinue.gateway.dataplane import DataPlane
-    from retinue.gateway.release import PinnedRelease, Route
+from retinue.gateway.release import PinnedRelease, Route
 
 _random = random.Random()  # noqa: S311  prediction ids must be unique, not secret
 NORMAL = 1
+
+
+class Plane(Protocol):
+    """What a call says to the data plane that runs it."""
+
+    def cancel(self, call: Call) -> None:
+        """The client has gone."""
+
+    def abort(self, call: Call, error: RetinueError) -> None:
+        """Answer with this error now."""
+
+    def finished(self, group: Group, error: RetinueError | None) -> None:
+        """A group has its answer, or one of its nodes has failed."""
 
 
 class Part:
@@ -62,7 +72,7 @@ class Call:
                  "groups", "id", "kept", "label", "name", "open", "partial", "parts", "plane", "priority", "question",
                  "release", "request", "route", "rows", "table", "timeout", "to")  # fmt: skip
 
-    plane: DataPlane
+    plane: Plane
     began: float  # the monotonic clock
     deadline: float
 
@@ -111,7 +121,7 @@ class Group:
 
     __slots__ = ("call", "fallback", "left", "outputs", "over", "plan", "plane", "rows", "runs")
 
-    def __init__(self, plane: DataPlane, call: Call, plan: Plan, rows: Sequence[int], fallback: bool) -> None:
+    def __init__(self, plane: Plane, call: Call, plan: Plan, rows: Sequence[int], fallback: bool) -> None:
         self.plane = plane
         self.call = call
         self.plan = plan

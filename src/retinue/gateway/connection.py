@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
 
 from retinue.gateway.coding import Refusal, check_length, inflate
+from retinue.gateway.exchange import Exchange, Server
 from retinue.gateway.heads import Head
-
-if TYPE_CHECKING:
-    from retinue.gateway.http import Exchange, HttpServer
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _END = b"\r\n\r\n"
@@ -27,7 +25,7 @@ LINGER = 10.0  # seconds a refused sender may take to read why
 class Connection(asyncio.Protocol):
     """One client connection."""
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.dirty = False
         self._transport: asyncio.Transport | None = None
@@ -207,7 +205,7 @@ class Connection(asyncio.Protocol):
     def _whole(self, head: Head, body: bytes) -> None:
         """Hand a whole request to the handler."""
         server = self.server
-        exchange = server.exchange(self, head, body, self._since)
+        exchange = Exchange(self, head, body, self._since)
         self._line.append(exchange)
         if len(self._line) >= MAX_PIPELINED and self._transport:
             self._transport.pause_reading()
@@ -279,7 +277,7 @@ class Connection(asyncio.Protocol):
         """Answer behind all earlier answers, then end; the rest of what the client sends is thrown away."""
         self._refused = True
         head, self._now = self._now or Head(), None
-        exchange = self.server.exchange(self, head, b"", self._since)
+        exchange = self.Exchange(self, head, b"", self._since)
         exchange.close = True
         self._chunks = []
         self._line.append(exchange)

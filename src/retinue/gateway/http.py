@@ -9,77 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 
-import orjson
-
 from retinue.gateway.connection import Connection
-from retinue.gateway.heads import Head, Heads
+from retinue.gateway.exchange import Exchange, Handler, Limits, Wire
+from retinue.gateway.heads import Heads
+
+__all__ = ["Exchange", "Handler", "HttpServer", "Limits"]
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-JSON = b"application/json"
-Body = bytes | Sequence[bytes | memoryview]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes and seconds a client may use."""
-
-    body: int
-    head: int = 32 * 1024
-    request: float = 30.0  # from a request's first byte to its last
-    idle: float = 75.0  # between requests
-    write: float = 30.0  # until a slow reader has taken what we have for it
-
-
-class Exchange:
-    """One request and, later, its answer. `reply` once; `cancel` is called when the client goes first."""
-
-    __slots__ = ("answer", "body", "cancel", "close", "connection", "head", "started")
-
-    def __init__(self, connection: Connection, head: Head, body: bytes, started: float) -> None:
-        self.connection = connection
-        self.head = head
-        self.body = body
-        self.close = head.close  # the connection ends after this answer
-        self.answer: bytes | None = None
-        self.cancel: Callable[[], None] | None = None
-        self.started = started  # the loop's clock, at the request's last byte
-
-    @property
-    def method(self) -> bytes:
-        """GET, POST …"""
-        return self.head.method
-
-    @property
-    def path(self) -> bytes:
-        """The target without its query, still percent-encoded."""
-        return self.head.path
-
-    def reply(self, status: int, body: Body, headers: bytes = b"", content_type: bytes = JSON) -> None:
-        """Answer; `headers` is b"\\r\\nname: value…". It leaves when all earlier answers of the connection have."""
-        if self.answer is not None:
-            return
-        server = self.connection.server
-        self.close = self.close or server.draining
-        start = server.start(status, headers, content_type, self.close)
-        whole = body if isinstance(body, bytes) else b"".join(body)
-        if self.head.method == b"HEAD":
-            self.answer = b"%b%d\r\n\r\n" % (start, len(whole))
-        else:
-            self.answer = b"%b%d\r\n\r\n%b" % (start, len(whole), whole)
-        self.cancel = None
-        server.flush_soon(self.connection)
-
-    def refuse(self, status: int, text: str, headers: bytes = b"") -> None:
-        """Answer with `{"error": text}`."""
-        self.reply(status, orjson.dumps({"error": text}), headers)
-
-
-Handler = Callable[[Exchange], None]
 
 
 class HttpServer:
@@ -88,15 +28,14 @@ class HttpServer:
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self.handler = handler
         self.limits = limits
-        self.exchange = Exchange
         self.heads = Heads()
         self.before_flush: list[Callable[[], None]] = []  # e.g. the journal: it must know what clients are told
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: set[Wire] = set()
         self.loop = asyncio.get_running_loop()
         self.now = time.monotonic  # uvloop's own clock counts whole milliseconds
         self._empty = asyncio.Event()
-        self._dirty: list[Connection] = []
+        self._dirty: list[Wire] = []
         self._starts: dict[tuple[int, bytes, bytes, bool], bytes] = {}
         self._clock: asyncio.TimerHandle | None = None
         self._tick()
@@ -119,7 +58,7 @@ class HttpServer:
                 self._starts[key] = found
         return found
 
-    def flush_soon(self, connection: Connection) -> None:
+    def flush_soon(self, connection: Wire) -> None:
         """Write this connection's answers at the end of the loop's turn, with everybody else's."""
         if not connection.dirty:
             connection.dirty = True
@@ -141,7 +80,7 @@ class HttpServer:
         self.stop()
         return not left
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: Wire) -> None:
         """A connection has ended."""
         self.connections.discard(connection)
         if self.draining and not self.connections:
