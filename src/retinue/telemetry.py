@@ -25,6 +25,8 @@ RELEASE = "retinue_release"
 GATEWAYS = "retinue_gateways"
 GATEWAY_RESTARTS = "retinue_gateway_restarts_total"
 WORKER_RESTARTS = "retinue_worker_restarts_total"
+QUARANTINED = "retinue_quarantined"
+DEMOTED = "retinue_demoted_models"
 MODELS_LOADED = "retinue_models_loaded"
 CACHE_BYTES = "retinue_model_cache_bytes"
 CACHE_BUDGET = "retinue_model_cache_budget_bytes"
@@ -55,6 +57,8 @@ METRICS: Mapping[str, Metric] = {
     GATEWAYS: Metric("gauge", "Gateway processes that serve."),
     GATEWAY_RESTARTS: Metric("counter", "Gateway processes started in place of dead ones."),
     WORKER_RESTARTS: Metric("counter", "Worker processes started in place of dead ones."),
+    QUARANTINED: Metric("gauge", "Gateways whose workers do not run the model because it ended them.", ("model",)),
+    DEMOTED: Metric("gauge", "Versions that run in a process of their own because gateways died of them."),
     MODELS_LOADED: Metric("gauge", "Models that are loaded, each counted in every gateway that has it."),
     CACHE_BYTES: Metric("gauge", "Bytes that loaded models take, corrected by what processes really take."),
     CACHE_BUDGET: Metric("gauge", "Bytes that loaded models may take."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,10 @@ class Admin:
         total = self._fleet.total()
         total[telemetry.RELEASE] = {"": status["release"] or 0}
         total[telemetry.JOURNAL_LAG] = {"": round(status["journal_lag"], 3)}
+        total[telemetry.QUARANTINED] = Counter(
+            model for gateway in status["gateways"] for worker in gateway["workers"] for model in worker["quarantined"]
+        )
+        total[telemetry.DEMOTED] = {"": len(status["demoted"])}
         total[telemetry.GATEWAYS] = {"": len(self._fleet.serving)}
         total[telemetry.GATEWAY_RESTARTS] = {"": self._fleet.restarts}
         exchange.reply(200, render(total).encode(), content_type=_TEXT)

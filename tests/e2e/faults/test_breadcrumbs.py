@@ -46,6 +46,7 @@ def test_a_model_that_kills_two_gateways_runs_in_its_own_process_also_after_a_re
         assert status["deaths"] == [{"version": "bomb-v1", "deaths": deaths, "signal": "SIGFPE"}]
         assert status["gateway_restarts"] == deaths
     assert status["demoted"] == ["bomb-v1"]
+    assert "retinue_demoted_models 1" in httpx.get(f"{running.record.admin_url}/metrics").text
     gateway = status["gateways"][0]["pid"]
     _answers(url, "bomb", 1, 2.0)
     died = _ask(url, "bomb", 13)

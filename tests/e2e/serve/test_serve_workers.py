@@ -190,6 +190,10 @@ def test_a_model_that_kills_its_process_harms_no_sibling_and_falls_back(stage: A
         assert second["models"][0]["fallback"] is True
         quarantined = http.post("/predict/moody", json={"x": 2})
         assert quarantined.status_code == 503
+        worker = running.status()["gateways"][0]["workers"][0]
+        assert worker["quarantined"] == {"moody": "quarantined: it ended its worker process 3 times"}
+        metrics = http.get(f"{running.record.admin_url}/metrics").text
+        assert 'retinue_quarantined{model="moody"} 1' in metrics
         assert "quarantined" in quarantined.json()["error"]
     stop.set()
     thread.join(30)
