@@ -277,7 +277,7 @@ class Connection(asyncio.Protocol):
         """Answer behind all earlier answers, then end; the rest of what the client sends is thrown away."""
         self._refused = True
         head, self._now = self._now or Head(), None
-        exchange = self.Exchange(self, head, b"", self._since)
+        exchange = Exchange(self, head, b"", self._since)
         exchange.close = True
         self._chunks = []
         self._line.append(exchange)
