@@ -2,9 +2,8 @@
 
 A release names models; this is where some of them are loaded. A model is loaded when its first request comes (or ahead,
 when its release is prepared), once however many requests wait for it and however many releases name it, on a loader
-thread, so that neither the event loop nor other models wait. When the budget is short, what is least worth keeping is
-evicted (`core.cache`), never while a batch of it waits or runs. A model that cannot be loaded is an answer too: who
-waits is told why, and it is not tried again before its time.
+thread: neither the event loop nor other models wait. When the budget is short, the least worth keeping is evicted
+(`core.cache`), never while a batch of it waits or runs. A model that cannot be loaded is not tried before its time.
 """
 
 from __future__ import annotations
