@@ -49,18 +49,14 @@ class Hosted:
     header: dict[str, Any]
     label: str
     kills: int = 0
-    strikes: int = 0  # deaths over it without an answer of it in between
     last_kill: float = 0.0
     reason: str | None = None
     until: float = 0.0  # the loop's time of its next chance
     sentence: float = QUARANTINE
     answer_bytes: int = 0  # of its last large answer
 
-    def blame(self, what: str, now: float, sure: bool) -> None:
-        """A process died while it was at this model. Unless `sure`, only a second death in a row is held against it."""
-        self.strikes += 1
-        if not sure and self.strikes < 2:
-            return
+    def blame(self, what: str, now: float) -> None:
+        """A process died of this model."""
         self.kills = 1 if now - self.last_kill > FORGET else self.kills + 1
         self.last_kill = now
         if self.kills >= MAX_KILLS:

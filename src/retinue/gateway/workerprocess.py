@@ -16,6 +16,7 @@ from collections import deque
 from typing import Any, cast
 
 from retinue.core.errors import InferenceError, RetinueError, UnavailableError
+from retinue.gateway.demotion import out_of_memory_kills
 from retinue.gateway.hosting import LOAD_TIMEOUT, Hosted, Job, Launch, spawn
 from retinue_worker import frames, tensor
 from retinue_worker.arena import SMALLEST, Arena
@@ -42,6 +43,7 @@ class WorkerProcess:
         self._starting = False  # under way, or waiting for the back-off
         self._failures = 0  # deaths since the last run that was answered: the back-off grows with them
         self._sequence = 0
+        self._starved = out_of_memory_kills()  # as of the last death
         self._hung = False
         self._recycling = False
         self._closed = False
@@ -145,8 +147,6 @@ class WorkerProcess:
                 self._rest_later()
         if not job.reload:
             self._failures = 0
-            if hosted is not None and job.header["op"] == "run":
-                hosted.strikes = 0
         job.answer(outputs, error)
         if not self._jobs:
             self._reload_next()
@@ -257,9 +257,11 @@ class WorkerProcess:
         what = f"did not answer within {job.timeout:g} s" if self._hung else "ended its worker process"
         hosted = self._hosted.get(job.header["model"])
         if hosted is not None:
-            # SIGKILL is also what an operator sends, and what is sent where memory runs out
-            sure = self._hung or code != -signal.SIGKILL
-            hosted.blame(what, asyncio.get_running_loop().time(), sure)
+            # SIGKILL is also what operators send: it counts for a batch that it meets twice, or where memory ran out
+            before, self._starved = self._starved, out_of_memory_kills()
+            twice = job.header["op"] == "run" and job.attempts >= 2
+            if self._hung or code != -signal.SIGKILL or twice or self._starved > before:
+                hosted.blame(what, asyncio.get_running_loop().time())
         if job.reload or (job.attempts < 2 and not self._hung):
             return True
         job.answer(None, UnavailableError(f"the model {what}", hint=f"Its output is in {self._launch.log}."))
