@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.e2e.faults.killed_gateway import Point
 from tests.e2e.faults.load import Client, asking, journalled
-from tests.e2e.serve.conftest import Running
+from tests.e2e.serve.conftest import Running, until
 
 from retinue.gateway.main import settings_text
 from retinue.gateway.record import read_record
@@ -153,3 +154,27 @@ def _all_serve(running: Running, count: int) -> bool:
 def _workers(running: Running) -> list[int]:
     found: list[int] = running.status()["gateways"][0]["workers"][0]["pids"]
     return found
+
+
+def test_a_hanging_worker_ends_with_its_gateway_and_leaves_no_shared_memory(stage: Any, hosted: Any) -> None:
+    stage.publish(1, [hosted("moody", "moody")])
+    before = set(os.listdir("/dev/shm"))
+    running = stage.start()
+    rows = [{"x": 100.0 + number} for number in range(20_000)]  # large enough to travel in shared memory
+    body = httpx.post(f"{running.url}/predict/moody", json={"rows": rows}, timeout=30).json()
+    assert [row["y"] for row in body["predictions"]] == [2 * row["x"] for row in rows]
+    gateway = running.status()["gateways"][0]
+    worker = gateway["workers"][0]["pids"][0]
+    assert any("retinue" in os.readlink(link) for link in Path(f"/proc/{worker}/fd").iterdir())
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(f"{running.url}/predict/moody", json={"x": 14}, timeout=0.5)  # sleeps for a minute
+    os.kill(gateway["pid"], signal.SIGKILL)
+    until(lambda: not _lives(worker), 20, "the end of the worker")
+    assert set(os.listdir("/dev/shm")) == before
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
