@@ -123,7 +123,7 @@ def load(place: Place, what: Traffic, connections: int, seconds: float, rate: fl
 
 
 @contextmanager
-def serving(folder: Path, name: str) -> Iterator[tuple[Place, Any]]:
+def serving(folder: Path, name: str) -> Iterator[Place]:
     """A gateway with that model: its port and its processes. The slow one's queue is short, so that it fills."""
     from retinue.core.state import ReleaseImage, ServedEndpoint, ServedModel
     from retinue.gateway.main import settings_text
@@ -151,17 +151,17 @@ def serving(folder: Path, name: str) -> Iterator[tuple[Place, Any]]:
             time.sleep(0.05)
         record = read_record(settings.releases("bench", "prod"))
         assert record is not None
-        yield Place(record.port, tuple(record.gateways)), server.pids
+        yield Place(record.port, tuple(record.gateways))
 
 
-def overload(name: str, place: Place, pids: Any, connections: int, seconds: float) -> bool:
+def overload(name: str, place: Place, connections: int, seconds: float) -> bool:
     """Measure one model: maximum, twice of it, half of it; print it; whether all is as promised."""
     rng = random.Random(1)
     what = traffic([http(f"/predict/{name}", json.dumps(row(rng)).encode()) for _ in range(64)])
     some = max(2.0, seconds / 6)
     closed = [load(place, what, 64, some)]
     before = load(place, what, connections, some, closed[0].rate / 2)
-    with Watch(pids, 0.1) as watch:
+    with Watch(lambda: place.pids, 0.1) as watch:
         over = load(place, what, connections, seconds, closed[0].rate * 2)
     after = load(place, what, connections, some, closed[0].rate / 2)
     closed.append(load(place, what, 64, some))  # the machine may have changed meanwhile
@@ -199,9 +199,9 @@ def main() -> int:
     results = []
     allowed = os.sched_getaffinity(0)
     for name in options.models:
-        with tempfile.TemporaryDirectory() as folder, serving(Path(folder), name) as (place, pids):
+        with tempfile.TemporaryDirectory() as folder, serving(Path(folder), name) as place:
             pin(cores()[1])
-            results.append(overload(name, place, pids, options.connections, seconds))
+            results.append(overload(name, place, options.connections, seconds))
             os.sched_setaffinity(0, allowed)
     return 0 if all(results) else 1
 

@@ -30,6 +30,7 @@ from benchmarks._watch import Series, Watch, megabytes
 KEYS = ("a", "b", "c")
 GROWTH = 0.02  # of a process's memory in the whole run: less than this is flat, whatever the interval says
 SLACK = 2 * 1024**2
+SHORTEST = 180.0  # seconds from which on growth is judged: before, warming up looks the same
 
 
 def publish(settings: Any, number: int) -> None:
@@ -135,7 +136,7 @@ def _verdict(name: str, series: Series, limit: float, show: Any) -> tuple[str, b
     """A line of the table, and whether it grows: its interval is above zero, and the growth is more than `limit`."""
     slope, half = series.slope()
     span = series.times[-1] - series.times[0] if series.times else 0.0
-    grows = slope - half > 0 and slope * span > limit
+    grows = span >= SHORTEST and slope - half > 0 and slope * span > limit
     text = f"{show(slope * 3600)}/h ± {show(half * 3600)}" if half != float("inf") else "too few samples"
     line = f"{name:30}{show(series.values[0]):>14}{show(series.values[-1]):>14}{show(max(series.values)):>14}  {text}"
     return line + ("  GROWS" if grows else ""), grows
@@ -151,6 +152,7 @@ def report(server: Server, watch: Watch, clients: list[Client], releases: int, r
         print(f"  {text}")
     print(f"{'':30}{'first':>14}{'last':>14}{'most':>14}  change")
     broken = bool(wrong) or restarts > 0 or len(seen) < max(1, releases - 2)
+    watched = max(series.times[-1] - series.times[0] for series in watch.memory.values())
     longest = max(len(series.values) for series in watch.memory.values())
     passing = [series for series in watch.memory.values() if len(series.values) < 0.6 * longest]
     for pid, series in watch.memory.items():
@@ -166,7 +168,9 @@ def report(server: Server, watch: Watch, clients: list[Client], releases: int, r
     if passing:  # a round of the journal's compaction is a process of its own
         most = max(max(series.values) for series in passing)
         print(f"{len(passing)} processes that came and went, the largest {megabytes(most)}")
-    print("BROKEN" if broken else "flat, no failure")
+    print(
+        "BROKEN" if broken else "no failure, flat" if watched >= SHORTEST else "no failure; too short to judge growth"
+    )
     return not broken
 
 
