@@ -19,8 +19,9 @@ from retinue.core.cache import Retries
 from retinue.core.errors import RetinueError, UnavailableError, UnknownModelError
 from retinue.core.state import ReleaseImage, ServedModel, ServedNeed
 from retinue.gateway.batcher import Batch
-from retinue.gateway.pool import LoadedModel, Pool
+from retinue.gateway.pool import Pool
 from retinue.gateway.release import PinnedRelease, prepare
+from retinue.gateway.slots import LoadedModel
 from retinue.settings import Settings
 from retinue.store.artifacts import FsspecArtifacts
 from retinue.store.releasefile import ReleaseFile, write_release

@@ -128,11 +128,14 @@ class Batcher:
             if items[0].key[0] == ROWS:  # a worker's outputs are arrays, those of a run inline are lists already
                 outputs = {name: v if type(v) is list else v.tolist() for name, v in outputs.items()}
             batch.outputs = outputs
-            self._observe(batch)
             start = 0
             for item in items:
-                item.ran(batch, start)
+                try:
+                    item.ran(batch, start)
+                except Exception as error:  # noqa: BLE001  one owner's fault must not leave the others without answer
+                    item.failed(InferenceError(f"{type(error).__name__}: {error}"))
                 start += item.rows
+            self._observe(batch)
         self._more()
 
     def _failed(self, items: list[Item], error: RetinueError | None) -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from retinue.core.batching import COLUMNS, MATRIX, ROWS, BatchKey, Column
 from retinue.core.routing import Graph, Node
-from retinue.gateway.pool import LoadedModel
 from retinue.gateway.recorder import NodeFacts
+from retinue.gateway.slots import LoadedModel
 from retinue.gateway.values import RowCleaner, clean, clean_matrix, key_of
 
 

@@ -39,13 +39,8 @@ LOADS = 2  # loads at once: more would only share the same cores
 MEASURE = 1.0  # seconds between two looks at what the process really takes
 FREEZE = 64  # loads after which the collector is told not to look at them again
 
-
 OnLoad = Callable[[ServedModel, float, str | None], None]
 """Told of each load: the model, the seconds it took, and why it failed."""
-
-
-def _untold(served: ServedModel, seconds: float, why: str | None) -> None:
-    """Nobody wants to know."""
 
 
 class Pool:
@@ -85,7 +80,7 @@ class Pool:
         self.loader = ThreadPoolExecutor(LOADS, thread_name_prefix="loader")
         self._runs = ThreadPoolExecutor(2, thread_name_prefix="run")
         self._reaper = Reaper()
-        self.on_load: OnLoad = _untold
+        self.on_load: OnLoad = lambda served, seconds, why: None
 
     # ------------------------------------------------------------------------------------------------ what is asked
     def model(self, served: ServedModel) -> LoadedModel:

@@ -76,12 +76,13 @@ class Quick:
         """The answer: journal it, count it, give it."""
         if self.closed:
             return
-        self.closed = True
         path, release = self.path, self.release
-        del path.pending[self]
         outputs = {name: [values[start]] for name, values in batch.outputs.items()}
         identity, now = IDS.next()
         seconds = monotonic() - self.began
+        body = self.tell.body(self, identity, outputs)
+        self.closed = True
+        del path.pending[self]
         path.record(
             identity, self.name, release.number, self.client.name, self.client_id, 200, 1, now - int(seconds * 1e9),
             seconds, self.plan.facts[0], self.block, outputs, batch.began - self.began, batch.seconds,
@@ -89,7 +90,7 @@ class Quick:
         path.count(self.name if self.name in release.routes else DIRECT, 200, seconds, 1, 0)
         if seconds >= path.plane.slow_after:
             path.plane.slow(self.name, seconds, 200)
-        self.exchange.reply(200, self.tell.body(self, identity, outputs), release.header)
+        self.exchange.reply(200, body, release.header)
 
     def failed(self, error: RetinueError) -> None:
         """No answer: the long way knows whether there is a fallback, and how to say it."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,11 +22,10 @@ from retinue.settings import Settings
 from retinue.store.journal import (
     ENCODER,
     FORMAT,
-    FRAME,
     GAP,
     NODE,
     REQUEST,
-    SEEDS,
+    REQUESTS,
     Gap,
     Header,
     Node,
@@ -41,7 +39,8 @@ REMEMBERED = (
     64  # releases whose endpoints' wishes are known: the last requests of a release end after its successor began
 )
 RETRY = 3_000_000_000  # nanoseconds between two tries to journal again
-_encode, _pack, _crc, _SEED = ENCODER.encode, FRAME.pack, zlib.crc32, SEEDS[REQUEST]
+_encode = ENCODER.encode
+SMALL = 64  # rows of a request that shares its frame with others
 
 
 class NodeFacts:
@@ -127,7 +126,9 @@ class Recorder:
         self._opened = 0
         self._numbers: dict[NodeFacts, int] = {}
         self._parts: list[bytes] = []
-        self._waiting = 0  # requests in `_parts`
+        self._whole: list[tuple[Any, ...]] = []  # small requests of this turn, with their tensors
+        self._bare: list[tuple[Any, ...]] = []  # and those without
+        self._waiting = 0  # requests in all of these
         self._stopped = ""  # why nothing is journalled, if so
         self._since = self._retry = 0
         self._lost = 0  # answers since then
@@ -184,8 +185,9 @@ class Recorder:
     def flush(self) -> None:
         """Write what this loop turn answered; called before the answers leave."""
         parts = self._parts
-        if not parts:
+        if not (parts or self._whole or self._bare):
             return
+        self._encode_small()
         data = b"".join(parts)
         parts.clear()
         count, self._waiting = self._waiting, 0
@@ -286,18 +288,42 @@ class Recorder:
         return number, ran.rows, inputs, outputs, ran.queued, ran.ran, ran.fallback
 
     def _add(self, record: tuple[Any, ...], kept: bool) -> None:
+        """Small ones wait for the turn's end, when one frame holds them all; large ones are encoded now."""
+        if record[6] <= SMALL:
+            (self._whole if kept else self._bare).append(record)
+        else:
+            self._encode_one(record, kept)
+        self._waiting += 1
+
+    def _encode_one(self, record: tuple[Any, ...], kept: bool) -> None:
         try:
             payload = _encode(record)
         except (ValueError, TypeError, OverflowError):  # such as text that is no Unicode: the facts are kept
             payload, kept = _encode(_facts_only(record)), False
-        self._parts.append(_pack(len(payload), _crc(payload, _SEED), REQUEST))
-        self._parts.append(payload)
-        self._waiting += 1
+        self._parts.append(frame(REQUEST, payload))
+        self._account(len(payload), 1, kept)
+
+    def _encode_small(self) -> None:
+        """All small requests of the turn, in one frame each for those with and those without tensors."""
+        for records, kept in ((self._whole, True), (self._bare, False)):
+            if not records:
+                continue
+            try:
+                payload = _encode(records)
+            except (ValueError, TypeError, OverflowError):
+                for record in records:  # one of them cannot be encoded as it is
+                    self._encode_one(record, kept)
+            else:
+                self._parts.append(frame(REQUESTS, payload))
+                self._account(len(payload), len(records), kept)
+            records.clear()
+
+    def _account(self, size: int, count: int, kept: bool) -> None:
         if kept:
-            self._budget.spent += len(payload)
-            self._budget.wished += len(payload) / self._chance
+            self._budget.spent += size
+            self._budget.wished += size / self._chance
         else:
-            self.sampled_out += 1
+            self.sampled_out += count
 
     def _define(self, facts: NodeFacts) -> int:
         """The number of a node in this segment, which tells what it is before it is named."""

@@ -18,7 +18,8 @@ from retinue.core.errors import CorruptArtifactError, UnavailableError, UnknownM
 from retinue.core.routing import graph_of, key_text, member_name, member_pattern, placeholders
 from retinue.core.state import ServedEndpoint, ServedModel
 from retinue.gateway.plans import Plan
-from retinue.gateway.pool import LoadedModel, Pool
+from retinue.gateway.pool import Pool
+from retinue.gateway.slots import LoadedModel
 from retinue.store.releasefile import ReleaseFile
 
 EAGER = 256  # a release of no more models is loaded whole before it serves, if it is within the budget

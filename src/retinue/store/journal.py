@@ -26,7 +26,7 @@ FORMAT = 1
 FRAME = struct.Struct("<IIB")
 MAX_PAYLOAD = 1 << 30  # bytes; a longer length is damage
 
-HEADER, NODE, REQUEST, GAP = 0, 1, 2, 4  # 3 is kept for labels
+HEADER, NODE, REQUEST, GAP, REQUESTS = 0, 1, 2, 4, 5  # 3 is kept for labels; REQUESTS: all small ones of a loop turn
 SEEDS = tuple(zlib.crc32(bytes([kind])) for kind in range(16))  # the CRC begins with the kind
 OPEN, CLOSED, DAMAGED = ".open", ".seg", ".damaged"  # a segment's name ends with its state
 
@@ -147,6 +147,7 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
     NODE: msgspec.msgpack.Decoder(Node),
     REQUEST: msgspec.msgpack.Decoder(Request, ext_hook=_extension),
     GAP: msgspec.msgpack.Decoder(Gap),
+    REQUESTS: msgspec.msgpack.Decoder(list[Request], ext_hook=_extension),
 }
 
 
@@ -166,16 +167,16 @@ def frames(data: bytes | memoryview, offset: int) -> Iterator[tuple[int, memoryv
         offset = after
 
 
-def decode(kind: int, payload: bytes | memoryview) -> Record | None:
-    """A record; None for a kind that this version does not know. Raises CorruptArtifactError."""
+def decode(kind: int, payload: bytes | memoryview) -> Sequence[Record]:
+    """The records of a frame; none of a kind that this version does not know. Raises CorruptArtifactError."""
     decoder = _DECODERS.get(kind)
     if decoder is None:
-        return None
+        return ()
     try:
-        record: Record = decoder.decode(payload)
+        found = decoder.decode(payload)
     except (msgspec.MsgspecError, ValueError, TypeError, IndexError, struct.error) as error:
         raise CorruptArtifactError(f"a journal record has a good CRC and cannot be read: {error}") from error
-    return record
+    return found if kind == REQUESTS else (found,)
 
 
 def read_header(data: bytes | memoryview, where: str) -> tuple[Header, int]:
@@ -211,11 +212,10 @@ class Stream:
     def __iter__(self) -> Iterator[Record]:
         for kind, payload, after in frames(self._data, self.end):
             try:
-                record = decode(kind, payload)
+                records = decode(kind, payload)
             except CorruptArtifactError:
                 break  # from here on nothing is trusted
-            if record is not None:
-                yield record
+            yield from records
             self.end = after
         self.left = len(self._data) - self.end
         self.torn = self.left < FRAME.size or FRAME.unpack_from(self._data, self.end)[0] + FRAME.size > self.left

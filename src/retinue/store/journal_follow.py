@@ -50,12 +50,12 @@ class _Tail:
                 self.header, start = read_header(data, self.name)
             used = start
             for kind, payload, after in frames(data, start):
-                record = decode(kind, payload)
                 used = after
-                if isinstance(record, Node):
-                    self.nodes[record.number] = record
-                if record is not None and self.offset + used > self._skip:
-                    yield Seen(self.name, record, self.nodes)
+                for record in decode(kind, payload):
+                    if isinstance(record, Node):
+                        self.nodes[record.number] = record
+                    if self.offset + used > self._skip:
+                        yield Seen(self.name, record, self.nodes)
             self.offset += used
             self.idle = not used
             if used:
