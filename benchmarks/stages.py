@@ -156,11 +156,14 @@ def borders(clock: Clock) -> Iterator[list[str]]:
                 owner: Any = importlib.import_module(f"retinue.{module}")
                 for part in owners:
                     owner = getattr(owner, part)
-                original = getattr(owner, name)
-            except (ImportError, AttributeError):
+                original = vars(owner)[name]
+            except (ImportError, AttributeError, KeyError):
                 missing.append(place)
                 continue
-            setattr(owner, name, clock.timed(stage, original))
+            if isinstance(original, staticmethod):
+                setattr(owner, name, staticmethod(clock.timed(stage, original.__func__)))
+            else:
+                setattr(owner, name, clock.timed(stage, original))
             undo.append((owner, name, original))
     try:
         yield missing
