@@ -12,7 +12,6 @@ from retinue.gateway.calls import Call
 from retinue.gateway.oip_request import InferRequest, LineTable
 from retinue.gateway.quick import Outputs, Quick
 
-
 _NOTHING_ASKED = tuple(InferRequest(LineTable((), ()), 1, None, None)[3:])
 
 
