@@ -132,8 +132,8 @@ class Batcher:
             for item in items:
                 try:
                     item.ran(batch, start)
-                except Exception as error:  # noqa: BLE001  one owner's fault must not leave the others without answer
-                    item.failed(InferenceError(f"{type(error).__name__}: {error}"))
+                except Exception as fault:  # noqa: BLE001  one owner's fault must not leave the others without answer
+                    item.failed(InferenceError(f"{type(fault).__name__}: {fault}"))
                 start += item.rows
             self._observe(batch)
         self._more()

@@ -135,7 +135,8 @@ class Group:
 
     def start(self, blocks: list[Any], keys: list[BatchKey]) -> None:
         """Queue every node that waits for no other."""
-        self.runs = [NodeRun(self, index, blocks[index], keys[index]) for index in range(len(blocks))]
+        rows = len(self.rows)
+        self.runs = [NodeRun(self, index, block, keys[index], rows) for index, block in enumerate(blocks)]
         for index, after in enumerate(self.plan.after):
             if not after:
                 self._queue(index)
@@ -175,14 +176,15 @@ class NodeRun:
     __slots__ = ("began", "block", "deadline", "group", "index", "key", "outputs", "priority", "queued", "rows",
                  "seconds")  # fmt: skip
 
-    def __init__(self, group: Group, index: int, block: Any, key: BatchKey) -> None:
+    def __init__(self, group: Group, index: int, block: Any, key: BatchKey, rows: int) -> None:
         self.group = group
         self.index = index
         self.block = block
-        self.rows = len(group.rows)
+        self.rows = rows
         self.key = key
-        self.deadline = group.call.deadline
-        self.priority = group.call.priority
+        call = group.call
+        self.deadline = call.deadline
+        self.priority = call.priority
         self.began = 0.0  # waiting
         self.queued = 0.0
         self.seconds = 0.0

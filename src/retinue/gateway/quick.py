@@ -133,11 +133,37 @@ class QuickPath:
         found = self.plan(release, name, row)
         if found is None:
             return False
+        if len(found.readers) > 1:
+            return self._graph(exchange, client, release, name, found, row, tell)
         try:
             values = found.readers[0].pick(row)
         except KeyError:
             return False
         return self._start(exchange, client, release, name, found, values, tell, row, None)
+
+    def _graph(
+        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, plan: Plan, row: dict[str, Any],
+        tell: Tell,
+    ) -> bool:  # fmt: skip
+        """One row of a model that reads others: a call of its own, whose nodes start without a look at the rest."""
+        blocks: list[Any] = []
+        keys: list[BatchKey] = []
+        try:
+            for reader in plan.readers:
+                values = reader.pick(row)
+                key = reader.key(values)
+                if key is None:
+                    return False
+                keys.append(key)
+                blocks.append(reader.one(values))
+        except KeyError:
+            return False
+        request = Quick(self, exchange, release, name, client, plan, (), keys[0], tell, row)
+        call = tell.long(request)
+        call.client, call.priority = client.name, client.priority
+        exchange.cancel = call.cancel
+        self.plane.start_one(call, plan, blocks, keys)
+        return True
 
     def line(  # noqa: PLR0913, PLR0917  as above
         self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, table: Table, tell: Tell,
@@ -149,7 +175,7 @@ class QuickPath:
         if route is not None and route.keys:
             keys = dict(zip(route.keys, table.values(route.keys, 0), strict=True))
         found = self.plan(release, name, keys)
-        if found is None:
+        if found is None or len(found.readers) > 1:
             return False
         values = table.values(found.readers[0].names, 0)
         return self._start(exchange, client, release, name, found, values, tell, asked, client_id)
@@ -169,7 +195,7 @@ class QuickPath:
         return True
 
     def plan(self, release: PinnedRelease, name: str, row: dict[str, Any]) -> Plan | None:
-        """What this row would run, if it is one model alone and its answer is neither kept nor traced."""
+        """What this row would run, if it can, and if its answer is neither kept nor traced."""
         route = release.routes.get(name)
         member: str | None = name
         if route is not None:
@@ -179,10 +205,9 @@ class QuickPath:
         if member is None or self.plane.tracing is not None or member not in release.models:
             return None
         try:
-            plan = release.plan(member)
+            return release.plan(member)
         except UnavailableError:
             return None  # there may be a fallback
-        return plan if len(plan.readers) == 1 else None
 
 
 def _nothing(*_: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +11,9 @@ import orjson
 from retinue.core.errors import RequestError, RetinueError
 from retinue.gateway.calls import Call
 from retinue.gateway.oip import models_per_row
+from retinue.gateway.plans import Plan
 from retinue.gateway.quick import Outputs, Quick
+from retinue.gateway.release import PinnedRelease
 from retinue.gateway.values import Column, word
 
 _COMPARED = 20  # so many different rows of a request, and names of a row, are compared with what is missing
@@ -36,7 +38,7 @@ class RowTable:
     def values(self, names: Sequence[str], row: int) -> Sequence[Any]:
         """Several fields of one row."""
         get = self.rows[row].get
-        return tuple([get(name) for name in names])
+        return tuple(map(get, names))
 
 
 def only(document: dict[str, Any]) -> dict[str, Any] | None:
@@ -89,19 +91,28 @@ def check_names(table: RowTable, known: frozenset[str]) -> None:
 
 
 def answer_one(request: Quick, identity: str, outputs: Outputs) -> bytes:
-    """The answer to a request of the short way: all but the values and the id is the same every time."""
-    plan = request.plan
+    """The answer to a request of the short way."""
+    return _one(request.plan, request.release, identity, outputs)
+
+
+def _one(plan: Plan, release: PinnedRelease, identity: str, outputs: Mapping[str, Column]) -> bytes:
+    """An answer of one row: all but the values and the id is the same every time."""
     tail = plan.tail
     if tail is None:
-        served = plan.models[0].served
+        served = plan.model.served
         model = {"model": served.name, "version": served.version, "fallback": False}
-        tail = plan.tail = b'-0"],' + orjson.dumps({"release": request.release.number, "models": [model]})[1:]
+        tail = plan.tail = b'-0"],' + orjson.dumps({"release": release.number, "models": [model]})[1:]
     prediction = orjson.dumps({name: values[0] for name, values in outputs.items()})
     return b'{"predictions":[%b],"ids":["%b%b' % (prediction, identity.encode(), tail)
 
 
 def answer(call: Call) -> bytes:
     """One prediction per row, in order: its outputs by name, or `{"error": …}`."""
+    parts = call.parts
+    if call.rows == 1 and len(parts) == 1 and not parts[0].fallback and call.kept is None:
+        outputs = parts[0].outputs
+        if all(type(values) is list for values in outputs.values()):
+            return _one(call.groups[-1].plan, call.release, call.id, outputs)
     predictions: list[Any] = [None] * call.rows
     for row, error in call.errors.items():
         predictions[row] = {"error": error.message}
