@@ -90,4 +90,11 @@ def test_the_journals_own_files_cannot_be_written(journal: Journal) -> None:
     (file,) = (journal.folder / "rows").rglob("models/*.parquet")
     with pytest.raises(UsageError):
         query(journal.folder, f"copy (select 1) to '{file}'")
+    whole = file.read_bytes()
+    for explain in ("explain analyze", "Explain (analyze)", "explain /**/ analyze", "explain"):
+        with pytest.raises(UsageError):
+            query(journal.folder, f"{explain} copy (select 1) to '{file}' (format parquet, use_tmp_file false)")
+    assert file.read_bytes() == whole
+    assert query(journal.folder, "explain analyze select * from predictions").rows
+    assert query(journal.folder, "explain select * from predictions").rows
     assert query(journal.folder, "describe predictions").rows
