@@ -148,9 +148,15 @@ class Canary:
                     raise ConnectionError("closed")
                 data += got
         except OSError as error:
-            self._link = None
+            self.close()
             return f"the canary was not answered: {type(error).__name__}: {error}"
         return "" if b'"predictions":[{"y":6.0}]' in data else f"the canary was answered {data[-300:]!r}"
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
 
 def run(port: int, requests: int, seed: int, kinds: list[str], say: Callable[[str], None] = print) -> Verdict:
@@ -170,6 +176,7 @@ def run(port: int, requests: int, seed: int, kinds: list[str], say: Callable[[st
             verdict.broken.append(f"after #{number}: {wrong}\n    {b''.join(mutant.parts)!r}"[:3000])
         if number and number % 20_000 == 0:
             say(f"  {number:,} sent, {number / (time.monotonic() - began):,.0f}/s")
+    canary.close()
     return verdict
 
 

@@ -17,7 +17,7 @@ from retinue import telemetry
 from retinue.core.contract import Field
 from retinue.core.state import ServedEndpoint, ServedJournal
 from retinue.gateway.budget import Budget
-from retinue.gateway.redaction import HIDDEN, Policy
+from retinue.gateway.redaction import HIDDEN, UNKNOWN, Policy
 from retinue.settings import Settings
 from retinue.store.journal import (
     ENCODER,
@@ -141,7 +141,7 @@ class Recorder:
             self._miss()
             return
         try:
-            policy = self._policies.get(record.release, _UNKNOWN).get(record.endpoint)
+            policy = self._policies.get(record.release, UNKNOWN).get(record.endpoint)
             chance = self._chance if policy is None else self._chance * policy.tensors
             kept = chance >= 1.0 or self._coin() < chance
             runs = [self._run(ran, kept, policy) for ran in record.runs]
@@ -164,7 +164,7 @@ class Recorder:
             self._miss()
             return
         try:
-            if endpoint in self._policies.get(release, _UNKNOWN):
+            if endpoint in self._policies.get(release, UNKNOWN):
                 run = Ran(facts, None, inputs, outputs, queued, ran)
                 self.answered(
                     Answered(identity, endpoint, release, client, client_id, status, rows, arrived, seconds, (run,))
@@ -394,18 +394,3 @@ def _facts_only(record: tuple[Any, ...]) -> tuple[Any, ...]:
     *facts, _, _, runs = record
     texts = [fact.encode("utf-8", "replace").decode() if isinstance(fact, str) else fact for fact in facts]
     return (*texts, 0.0, None, [(*run[:2], None, None, *run[4:]) for run in runs])
-
-
-class _Withheld(dict[str, "Policy"]):
-    """The policies of a release that is not known any more: tensors of none of its endpoints are kept."""
-
-    def get(self, key: str, default: Any = None) -> Policy:
-        """The same for all."""
-        return _NO_TENSORS
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-
-_NO_TENSORS = Policy(ServedJournal(tensors=0.0, drop=("",)), None)  # nor the texts of its errors
-_UNKNOWN = _Withheld()

@@ -62,3 +62,18 @@ def _column(column: Any, change: Change | None) -> Any:
         return column
     values = column.tolist() if isinstance(column, np.ndarray) else column
     return [None if value is None or (isinstance(value, float) and isnan(value)) else change(value) for value in values]
+
+
+class _Withheld(dict[str, "Policy"]):
+    """The policies of a release that is not known any more: tensors of none of its endpoints are kept."""
+
+    def get(self, key: str, default: Any = None) -> Policy:
+        """The same for all."""
+        return _NO_TENSORS
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+_NO_TENSORS = Policy(ServedJournal(tensors=0.0, drop=("",)), None)  # nor the texts of its errors
+UNKNOWN = _Withheld()
