@@ -53,11 +53,11 @@ def batch(rows: int, seconds: float, *began: float) -> Batch:
 def test_each_request_waits_on_its_own_and_runs_as_long_as_its_batch() -> None:
     counts = Statistics()
     seen: list[Batch] = []
-    observe = counts.observer(served("m", memory=4096), seen.append)
+    told = counts.observer(served("m", memory=4096), seen.append)
+    observe = told.ran
     observe(batch(1, 0.5, 9.0))
     observe(batch(5, 0.25, 9.5, 9.75))
-    counts.failed("m", "m-v1", 2.0)
-    counts.failed("unheard", "of", 2.0)
+    told.failed(2.0)
     (told,) = counts.of(Held(models={"m": Loaded(served("m"))}), "m")
     assert (told["name"], told["version"], told["inference_count"], told["execution_count"]) == ("m", "m-v1", 6, 2)
     spent = told["inference_stats"]
@@ -74,7 +74,7 @@ def test_each_request_waits_on_its_own_and_runs_as_long_as_its_batch() -> None:
 def test_an_endpoint_is_the_sum_of_its_members() -> None:
     counts = Statistics()
     for name in ("late-JFK", "late-LGA", "other"):
-        counts.observer(served(name), lambda made: None)(batch(2, 0.5, 10.0))
+        counts.observer(served(name), lambda made: None).ran(batch(2, 0.5, 10.0))
     route = Way(ServedEndpoint("late", "late-{origin}"), placeholders("late-{origin}"))
     single = Way(ServedEndpoint("one", "other"), ())
     release = Held(routes={"late": route, "one": single})
@@ -94,11 +94,11 @@ def test_versions_and_sizes_are_bounded(monkeypatch: Any) -> None:
     for number in range(50):
         made = batch(1, 0.1, 10.0)
         made.began = 10.0 + number
-        counts.observer(served(f"m{number}"), lambda made: None)(made)
+        counts.observer(served(f"m{number}"), lambda made: None).ran(made)
     told = counts.of(Held(), None)
     assert len(told) <= 8
     assert told[-1]["name"] == "m49"
-    observe = counts.observer(served("m49"), lambda made: None)
+    observe = counts.observer(served("m49"), lambda made: None).ran
     for rows in range(1, 4000):
         observe(batch(rows, 0.1, 10.0))
     last = counts.of(Held(), None)[-1]

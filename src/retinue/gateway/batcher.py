@@ -62,9 +62,16 @@ class Item(Protocol):
 class Batcher:
     """The queue in front of one loaded version; `concurrency` batches run at once."""
 
-    def __init__(self, runner: Runner, observe: Callable[[Batch], None], concurrency: int = 1) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        observe: Callable[[Batch], None],
+        concurrency: int = 1,
+        failed: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self._runner = runner
         self._observe = observe
+        self._count_failure = failed  # told of each request that the model failed: how long it was there
         self._concurrency = concurrency
         self._loop = asyncio.get_running_loop()
         self._lanes: tuple[dict[BatchKey, deque[Item]], ...] = tuple({} for _ in range(PRIORITIES))
@@ -143,7 +150,9 @@ class Batcher:
             self._alone.extend(items)
             return
         assert error is not None
+        now = monotonic()
         for item in items:
+            self._count_failure(now - item.began)
             item.failed(error)
 
     def _more(self) -> None:

@@ -232,7 +232,8 @@ class Pool:
         slot, served = model.slot, model.served
         if served.memory:
             self._estimate.learn(size, served.memory)
-        slot.batcher = Batcher(runner, self.statistics.observer(served, self._observe), served.concurrency or 1)
+        counts = self.statistics.observer(served, self._observe)
+        slot.batcher = Batcher(runner, counts.ran, served.concurrency or 1, counts.failed)
         self._runners[slot.key] = runner
         items, slot.waiting = slot.waiting or [], None
         slot.entry = self.ledger.add(

@@ -79,8 +79,8 @@ class Statistics:
     def __init__(self) -> None:
         self._of: dict[tuple[str, str], ModelStatistics] = {}
 
-    def observer(self, served: ServedModel, then: Observe) -> Observe:
-        """What a batcher of that version calls for each batch; it calls `then` in turn."""
+    def observer(self, served: ServedModel, then: Observe) -> ModelStatistics:
+        """What a batcher of that version tells of each batch and failure; of a batch, `then` is told in turn."""
         key = (served.name, served.version)
         found = self._of.get(key)
         if found is None:
@@ -89,13 +89,7 @@ class Statistics:
                 for each in old:
                     del self._of[each]
             found = self._of[key] = ModelStatistics(served.memory, then)
-        return found.ran
-
-    def failed(self, name: str, version: str, seconds: float) -> None:
-        """A request to that model failed."""
-        found = self._of.get((name, version))
-        if found is not None:
-            found.failed(seconds)
+        return found
 
     def of(self, release: Release, name: str | None) -> list[dict[str, Any]]:
         """`model_stats`: of one model or endpoint, or (None) of all models that have run.
