@@ -53,11 +53,11 @@ def batch(rows: int, seconds: float, *began: float) -> Batch:
 def test_each_request_waits_on_its_own_and_runs_as_long_as_its_batch() -> None:
     counts = Statistics()
     seen: list[Batch] = []
-    told = counts.observer(served("m", memory=4096), seen.append)
-    observe = told.ran
+    version = counts.observer(served("m", memory=4096), seen.append)
+    observe = version.ran
     observe(batch(1, 0.5, 9.0))
     observe(batch(5, 0.25, 9.5, 9.75))
-    told.failed(2.0)
+    version.failed(2.0)
     (told,) = counts.of(Held(models={"m": Loaded(served("m"))}), "m")
     assert (told["name"], told["version"], told["inference_count"], told["execution_count"]) == ("m", "m-v1", 6, 2)
     spent = told["inference_stats"]
