@@ -1,13 +1,13 @@
 """What the journal costs: microseconds a record, bytes a second, rows a second through compaction and back.
 
-python -m benchmarks.journal [requests]
+python -m benchmarks.journal [--requests 200000] [--quick]
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
-import sys
 import tempfile
 import time
 import zlib
@@ -121,7 +121,11 @@ def say(what: str, found: list[float]) -> None:
 
 
 def main() -> None:
-    requests = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--requests", type=int, default=200_000)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the requests")
+    options = parser.parse_args()
+    requests = 20_000 if options.quick else options.requests
     with tempfile.TemporaryDirectory() as text:
         hot(Path(text), requests)
         packed(Path(text))
