@@ -130,7 +130,11 @@ class Doors:
         if len(call.errors) == call.rows:
             self._refuse_call(call, rows.first_error(call))
             return
-        body = rows.answer(call)
+        try:
+            body = rows.answer(call)
+        except Exception as error:  # noqa: BLE001  outputs that cannot be told are a model's fault, and an answer
+            self._refuse_call(call, _untold(error))
+            return
         self._plane.answered(call, 200)
         exchange.reply(200, body, call.release.header)
 
@@ -162,8 +166,8 @@ class Doors:
             if call.errors:
                 raise call.errors[0]
             reply = oip.answer(call, call.request, call.release.fields(call.name)[1])
-        except RetinueError as error:
-            self._refuse_call(call, error)
+        except Exception as error:  # noqa: BLE001  as above
+            self._refuse_call(call, error if isinstance(error, RetinueError) else _untold(error))
             return
         self._plane.answered(call, 200)
         oip.send(exchange, reply, call.release.header)
@@ -251,6 +255,10 @@ class _Rows:
 def status_of(error: RetinueError) -> int:
     """The HTTP status of an error."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def _untold(error: Exception) -> InferenceError:
+    return InferenceError(f"the models' outputs cannot be told together: {type(error).__name__}: {error}")
 
 
 def _headers(status: int) -> bytes:
