@@ -70,6 +70,12 @@ class Describer:
         name = next(filter(None, names), None) if not hasattr(request, "ready") else None
         return self._access.who(key) if name is None else self._access.client(key, name)
 
+    def probe(self, service: str, key: bytes | None) -> int:
+        """`health` for whoever asks: the server's is for everybody, a model's for those who may call it. Raises."""
+        if service not in _SERVICES:
+            self._access.client(key, service)
+        return self.health(service)
+
     def health(self, service: str) -> int:
         """Of the server, of its service, or of a model or endpoint by name."""
         try:

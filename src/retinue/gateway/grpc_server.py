@@ -193,10 +193,11 @@ class GrpcServer:
             if call.errors:
                 raise call.errors[min(call.errors)]
             found = grpc_infer.answer(call, call.request, call.release.fields(call.name)[1])
-        except RetinueError as error:
-            found, status = error, status_of(error)
+        except Exception as error:  # noqa: BLE001  outputs that cannot be told are a model's fault, and an answer
+            found = error if isinstance(error, RetinueError) else InferenceError(f"{type(error).__name__}: {error}")
+            status = status_of(found)
             if not call.errors:
-                call.errors = dict.fromkeys(range(call.rows), error)
+                call.errors = dict.fromkeys(range(call.rows), found)
         self._plane.answered(call, status)
         if not self._done:
             self._loop.call_soon(self._complete)
@@ -225,7 +226,7 @@ class GrpcServer:
 
     async def check(self, data: bytes, context: Context) -> bytes:
         """Health.Check of the whole ("") or of a service or model by name."""
-        status = await self._health(data)
+        status = await self._health(data, context)
         if status == grpc_describe.SERVICE_UNKNOWN:
             await context.abort(_code("NOT_FOUND"), "unknown service")
         return bytes(self._health_response(status=status).SerializeToString())
@@ -234,18 +235,22 @@ class GrpcServer:
         """Health.Watch: the status now, and whenever it changes."""
         told = None
         while True:
-            status = await self._health(data)
+            status = await self._health(data, context)
             if status != told:
                 await context.write(self._health_response(status=status).SerializeToString())
                 told = status
             await asyncio.sleep(1.0)
 
-    async def _health(self, data: bytes) -> int:
+    async def _health(self, data: bytes, context: Context) -> int:
         try:
             service = message("grpc.health.v1.HealthCheckRequest").FromString(data).service
         except Exception:  # noqa: BLE001  what the runtime raises differs between its versions
             return grpc_describe.SERVICE_UNKNOWN
-        return self._describer.health(service)
+        try:
+            return self._describer.probe(service, key_of_metadata(context.invocation_metadata() or ()))
+        except RetinueError as error:
+            await context.abort(code_of(error), text_of(error))
+            raise AssertionError from error  # abort always raises
 
 
 def _handlers(server: GrpcServer) -> list[Any]:
