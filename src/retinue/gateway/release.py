@@ -73,14 +73,8 @@ class PinnedRelease:
     def plan(self, name: str) -> Plan:
         """How that model runs. Raises UnknownModelError, or UnavailableError when it or an upstream cannot load."""
         found = self._plans.get(name)
-        if found is None:
-            if name not in self.models:
-                raise UnknownModelError(f"no model or endpoint {name!r} in release {self.number}")
-            if len(self._plans) >= self._limit:
-                self._prune()
-            found = self._plans[name] = self._make(name)
-        if isinstance(found, UnavailableError):
-            raise UnavailableError(found.message, hint=found.hint)  # a fresh one: a raised error keeps its frames alive
+        if found is None or isinstance(found, UnavailableError):
+            found = self._planned(name)
         if self._pool.troubled:
             self._check(name, found)
         return found
@@ -166,13 +160,29 @@ class PinnedRelease:
         fields = {field.name: field for field in plan.graph.fields}
         if route.endpoint.fallback:  # it may read fields that no member reads
             with contextlib.suppress(UnavailableError, UnknownModelError):
-                for field in self.plan(route.endpoint.fallback).graph.fields:
+                for field in self._planned(route.endpoint.fallback).graph.fields:
                     fields.setdefault(field.name, Field(field.name, field.dtype))
         keys = {key: fields.get(key) or Field(key, "BYTES") for key in route.keys}
         return tuple({**keys, **fields}.values()), plan.model.outputs
 
+    def _planned(self, name: str) -> Plan:
+        """The same whether or not its models can be loaded at this moment."""
+        found = self._plans.get(name)
+        if found is None:
+            if name not in self.models:
+                raise UnknownModelError(f"no model or endpoint {name!r} in release {self.number}")
+            if len(self._plans) >= self._limit:
+                self._prune()
+            found = self._plans[name] = self._make(name)
+        if isinstance(found, UnavailableError):
+            raise UnavailableError(found.message, hint=found.hint)  # a fresh one: a raised error keeps its frames alive
+        return found
+
     def _example(self, route: Route) -> Plan:
-        """A member's plan: members share a schema, so any one tells the endpoint's."""
+        """A member's plan: members share a schema, so any one tells the endpoint's, also while it cannot be loaded.
+
+        What an endpoint takes is remembered: it must not depend on which of its models were well when it was asked.
+        """
         if not route.keys:
             candidates = [route.endpoint.select]
         else:
@@ -183,7 +193,7 @@ class PinnedRelease:
         error = UnavailableError(f"endpoint {route.endpoint.name!r} has no model in release {self.number}")
         for name in candidates:
             try:
-                return self.plan(name)
+                return self._planned(name)
             except (UnavailableError, UnknownModelError) as problem:
                 error = UnavailableError(problem.message, hint=problem.hint)
         raise error
