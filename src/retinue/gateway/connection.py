@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._hosts = 0
         self._expects = False
         self._refused = False  # nothing more is parsed; what still arrives is thrown away
+        self._last = False  # the client has said that it sends no other request
         self._over = False  # the client has sent its last byte
         self._ending = 0.0
         self._since = server.now()  # of the last change from idle to busy or back
@@ -200,6 +201,8 @@ class Connection(asyncio.Protocol):
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
         self._since = self.server.now()
+        if head.close:
+            self._last = self._refused = True  # what comes behind it is no request
         self._whole(head, body)
 
     def _whole(self, head: Head, body: bytes) -> None:
@@ -286,7 +289,7 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         """Say that no more will come, and let the client read it before the connection goes."""
         assert self._transport is not None
-        if not self._refused:
+        if self._last or not self._refused:
             self._transport.close()
             return
         self._ending = self.server.now() + LINGER
