@@ -15,7 +15,7 @@ from retinue.gateway.grpc_messages import message as kind
 from retinue.gateway.oip_answer import model_version, outputs, parameters
 from retinue.gateway.oip_json import values_of
 from retinue.gateway.oip_request import InferRequest, Wanted, build, contract, elements
-from retinue.gateway.oip_types import DATATYPES, Tensor, decode, encode, text_of
+from retinue.gateway.oip_types import DATATYPES, FLOATS, Tensor, decode, encode, given, text_of
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -117,6 +117,8 @@ def _typed(entry: Any) -> Tensor:
         raise RequestError(f"input {name!r} has {len(values)} values, its shape {shape} says {count}")
     if datatype == "BYTES":
         return Tensor(name, shape, datatype, [text_of(name, index, value) for index, value in enumerate(values)])
+    if datatype in FLOATS:
+        values = list(map(given, values))
     return Tensor(name, shape, datatype, values_of(name, datatype, values))
 
 

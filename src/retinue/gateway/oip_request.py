@@ -13,7 +13,7 @@ import numpy as np
 
 from retinue.core.contract import Field
 from retinue.core.errors import RequestError
-from retinue.gateway.oip_types import TAKES, Tensor
+from retinue.gateway.oip_types import TAKES, Tensor, given
 
 MAX_DIMENSIONS = 8  # of a tensor that is read at all; the product of more could be a number of any length
 MAX_KNOWN = 20_000  # contracts that are kept taken apart
@@ -131,7 +131,7 @@ class PackedTable:
 
     def values(self, names: Sequence[str], row: int) -> list[Any]:
         """Several inputs of one row, as Python values."""
-        line: list[Any] = self._array[row].tolist()
+        line: list[Any] = list(map(given, self._array[row].tolist()))
         if names == self.names:
             return line
         places = [self._places.get(name) for name in names]
@@ -246,4 +246,4 @@ def _separate(tensors: Sequence[Tensor], agreed: Contract) -> tuple[dict[str, An
 
 
 def _item(column: Any, row: int) -> Any:
-    return column[row].item() if isinstance(column, np.ndarray) else column[row]
+    return given(column[row].item()) if isinstance(column, np.ndarray) else column[row]

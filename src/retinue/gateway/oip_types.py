@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from math import isnan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +90,11 @@ def encode(datatype: str, values: Any) -> bytes | memoryview:
         values = np.nan_to_num(values)
     array = np.ascontiguousarray(values, dtype=target)
     return array.data.cast("B") if array.size else b""
+
+
+def given(value: Any) -> Any:
+    """A value of an array as lists have it: NaN is a missing number, None."""
+    return None if type(value) is float and isnan(value) else value
 
 
 def split_texts(name: str, data: memoryview, count: int) -> list[bytes]:

@@ -165,6 +165,8 @@ def _clean_array(values: Any, field: Field) -> Cleaned:
     if kind != "f":
         if kind == "u" and dtype == "INT64" and len(values) and int(values.max()) >= _INT64:
             return _one_by_one(values.tolist(), field)
+        if kind == "u" and dtype == "INT64":
+            values = values.astype(np.int64)  # beside another request's signed ones it would become a float
         return Cleaned(values, False, None)
     gaps = np.isnan(values)
     missing = bool(gaps.any())
