@@ -14,12 +14,13 @@ import pytest
 from tests.gateway.test_doors import Served, _request
 
 from retinue.core.access import ClientRecord, new_key
-from retinue.core.state import ReleaseImage, ServedEndpoint
+from retinue.core.state import ReleaseImage, ServedEndpoint, ServedJournal
 from retinue.gateway.grpc_describe import Describer
 from retinue.gateway.grpc_messages import message
 from retinue.gateway.grpc_server import GrpcServer
 from retinue.store.accessfile import write_access
 from retinue.store.artifacts import FsspecArtifacts
+from retinue.store.journal import list_segments, read_segment
 from retinue.store.releasefile import write_release
 
 
@@ -57,6 +58,7 @@ class Odd(Served):
         }
         endpoints = {
             "wide": ServedEndpoint("wide", "w-{key}"),
+            "secret": ServedEndpoint("secret", "m", journal=ServedJournal(drop=("x",))),
             "lame": ServedEndpoint("lame", "ill", fallback="m"),
         }
         where = self.settings.releases("shop", "prod")
@@ -133,6 +135,17 @@ def test_a_missing_number_is_missing_however_many_rows_there_are(odd: Odd, rows:
     said = odd.say(_request("/v2/models/strict/infer", text + data, more))
     assert said.startswith(b"HTTP/1.1 400 ")
     assert b"is missing" in said
+
+
+def test_a_field_that_an_endpoint_leaves_out_is_not_journalled_past_it(odd: Odd) -> None:
+    for name in ("secret", "m"):
+        assert odd.post(f"/predict/{name}", {"x": 77, "n": 1})[0] == 200
+        assert odd.post(f"/predict/{name}", {"rows": [{"x": 77, "n": 1}, {"x": 77, "n": "odd"}]})[0] == 200
+    records = [r for s in list_segments(odd.settings.journal("shop", "prod")) for r in read_segment(s).requests]
+    kept = [r for r in records if r.release == 2 and r.endpoint in ("secret", "m")]
+    told = [list(row) for r in kept for run in r.runs for row in run.inputs]
+    assert told
+    assert all(row[0] is None for row in told)
 
 
 def test_what_an_endpoint_takes_does_not_depend_on_which_of_its_models_are_well(odd: Odd) -> None:

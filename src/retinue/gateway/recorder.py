@@ -17,7 +17,7 @@ from retinue import telemetry
 from retinue.core.contract import Field
 from retinue.core.state import ServedEndpoint, ServedJournal
 from retinue.gateway.budget import Budget
-from retinue.gateway.redaction import HIDDEN, UNKNOWN, Policy
+from retinue.gateway.redaction import HIDDEN, UNKNOWN, Policies, Policy
 from retinue.settings import Settings
 from retinue.store.journal import (
     ENCODER,
@@ -218,7 +218,7 @@ class Recorder:
         except OSError:  # better not at all than as it is
             wishes = {name: ServedJournal(wish.tensors, drop=wish.drop + wish.hash) for name, wish in wishes.items()}
             key = None
-        self._policies[release] = {name: Policy(wish, key) for name, wish in wishes.items()}
+        self._policies[release] = Policies(wishes, key, endpoints) if wishes else {}
         for old in list(self._policies)[:-REMEMBERED]:
             del self._policies[old]
         self._place = (portfolio, stage)

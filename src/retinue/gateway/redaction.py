@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -47,6 +47,29 @@ class Policy:
     def __init__(self, wish: ServedJournal, key: bytes | None) -> None:
         self.tensors = wish.tensors
         self.redaction = Redaction(wish, key) if wish.drop or wish.hash else None
+
+
+class Policies(dict[str, Policy]):
+    """The policies of a release's endpoints; those without a wish have none.
+
+    A model that is asked by its own name has no endpoint that says what to keep of it: what any endpoint leaves out
+    is left out there too, or a request past the endpoint would put into the journal what must not be in it.
+    """
+
+    def __init__(self, wishes: Mapping[str, ServedJournal], key: bytes | None, endpoints: Collection[str]) -> None:
+        super().__init__({name: Policy(wish, key) for name, wish in wishes.items()})
+        drop, hashed = ({f for wish in wishes.values() for f in getattr(wish, what)} for what in ("drop", "hash"))
+        strict = ServedJournal(drop=tuple(sorted(drop)), hash=tuple(sorted(hashed - drop)))
+        self._direct = Policy(strict, key) if drop or hashed else None
+        self._endpoints = frozenset(endpoints)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The policy of an endpoint, or of a model by its own name."""
+        found = super().get(key)
+        return self._direct if found is None and key not in self._endpoints else found
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get(key) is not None
 
 
 def _drop(value: Any) -> None:
