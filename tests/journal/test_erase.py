@@ -55,6 +55,18 @@ def test_rows_leave_compacted_days_and_closed_segments(journal: Journal) -> None
     assert b"ann" not in b"".join(path.read_bytes() for path in journal.folder.rglob("*.parquet"))
 
 
+def test_texts_of_errors_that_quote_the_value_go_too(journal: Journal) -> None:
+    """A row that failed has no inputs to find it by."""
+    journal.ask(runs=(), errors={0: "row 0: 'carrier' must be a number, not text 'ann@x - y'"})
+    journal.ask(runs=(), errors={0: "row 0: 'carrier' is missing"})
+    journal.recorder.rotate()
+    erase(journal.folder, Wanted(None, {"carrier": "ann@x - y"}))
+    texts = "select error from predictions union all select errors[1].error from requests order by 1 nulls first"
+    missing = "row 0: 'carrier' is missing"
+    assert query(journal.folder, texts).rows == [(None,), (None,), (missing,), (missing,)]
+    assert b"ann@x" not in b"".join(path.read_bytes() for path in journal.folder.rglob("*.parquet"))
+
+
 def test_every_node_call_of_the_row_goes_and_the_requests_other_rows_stay(journal: Journal) -> None:
     runs = (
         Ran(DELAY, None, [(1.0, 2.0), (3.0, 4.0)], {"minutes": [1.0, 2.0]}, 0, 0),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def _day(folder: Path, day: str, wanted: Wanted, on_effect: OnEffect) -> tuple[i
     manifest = read_day(folder, day)
     predictions = [file for file in manifest.files if file.kind == "predictions"]
     keys = {key for file in predictions for key in _matching(_table(place, file), wanted)}
-    if not keys:
+    quoted = _quoted(wanted.where.values())
+    if not keys and not any(_quotes(place, file, quoted) for file in manifest.files if file.kind != "gaps"):
         return 0, 0, 0
     counts = Counter(identity for identity, _ in keys)
     files: list[DayFile] = []
@@ -126,6 +128,7 @@ def _day(folder: Path, day: str, wanted: Wanted, on_effect: OnEffect) -> tuple[i
         if file.kind == "requests":
             gone += table.num_rows - keep.num_rows
             keep = _without_errors(keep, counts)
+        keep = _unquoted(keep, quoted)
         if keep.equals(table):
             files.append(file)
             continue
@@ -194,6 +197,37 @@ def _not_whole(table: pa.Table, counts: Mapping[str, int]) -> pa.Array:
     pairs = zip(table["id"].to_pylist(), table["rows"].to_pylist(), strict=True)
     return pa.array(
         [counts.get(identity, 0) < rows or not counts.get(identity) for identity, rows in pairs], pa.bool_()
+    )
+
+
+def _quoted(values: Iterable[str]) -> str:
+    """A pattern for texts of errors that quote one of the values: a row that failed has no inputs to find it by."""
+    shown = [re.escape(repr(value)[:60]) for value in values]
+    return "|".join([*shown, *(rf"\b{re.escape(value)}\b" for value in values)])
+
+
+def _texts(table: pa.Table) -> tuple[str, pa.Array]:
+    """The column of errors, and for each row their texts as one."""
+    if "errors" not in table.schema.names:
+        return "error", pc.fill_null(table["error"], "")
+    every = [" ".join(one["error"] or "" for one in errors or ()) for errors in table["errors"].to_pylist()]
+    return "errors", pa.array(every, pa.string())
+
+
+def _quotes(place: Path, file: DayFile, quoted: str) -> bool:
+    _, texts = _texts(_table(place, file))
+    return bool(pc.any(pc.match_substring_regex(texts, quoted)).as_py())
+
+
+def _unquoted(table: pa.Table, quoted: str) -> pa.Table:
+    """Without the texts of errors that quote a value."""
+    name, texts = _texts(table)
+    hit = pc.match_substring_regex(texts, quoted)
+    if not pc.any(hit).as_py():
+        return table
+    field = table.schema.field(name)
+    return table.set_column(
+        table.schema.get_field_index(name), field, pc.if_else(hit, pa.scalar(None, field.type), table[name])
     )
 
 
