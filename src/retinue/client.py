@@ -109,9 +109,10 @@ class Client:
         except ValueError as error:  # httpx refuses NaN and infinities: they are no JSON
             raise RequestError(f"the request cannot be written as JSON: {error}") from error
         except httpx.HTTPError as error:
-            raise UnavailableError(
-                f"no answer from {self._url}: {error}", hint="Is `retinue serve` running?"
-            ) from error
+            hint = "Is `retinue serve` running?"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                hint = "Set SSL_CERT_FILE to the PEM file of who signed the server's certificate."
+            raise UnavailableError(f"no answer from {self._url}: {error}", hint=hint) from error
         try:
             document = response.json()
         except ValueError:

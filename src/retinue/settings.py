@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.core.errors import Location, PortfolioError, UsageError
+from retinue.core.suggest import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Settings:
     journal_enabled: bool = True
     journal_directory: str = ""  # within the state folder unless absolute; empty: `journal`
     journal_budget: int = 4 * 1024**2  # bytes/s of a gateway that are always kept; tensors beyond it are sampled
-    journal_rotate_bytes: int = 32 * 1024**2
+    journal_rotate_bytes: int = 8 * 1024**2
     journal_rotate_seconds: float = 300.0
     journal_retain_days: int = 30  # 0: for ever
     journal_retain_bytes: int = 10 * 1024**3  # of one stage; 0: without bound
@@ -134,6 +135,7 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
     "log": {"level": str, "file": str, "slow": float},
     "telemetry": {"endpoint": str, "sample": float},
 }
+_IN_WORDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
@@ -164,14 +166,16 @@ def _of_file(file: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise PortfolioError(f"not valid TOML: {error}", where=Location(str(file))) from error
+        raise PortfolioError(
+            f"not valid TOML: {error}", where=Location(str(file)), hint="Correct retinue.toml."
+        ) from error
     values: dict[str, Any] = {}
     for section, body in document.items():
         if section not in _KEYS or not isinstance(body, dict):
             raise PortfolioError(
                 f"unknown section [{section}]",
                 where=Location(str(file)),
-                hint=f"Sections are: {', '.join(_KEYS)}.",
+                hint=did_you_mean(section, _KEYS),
             )
         for key, value in body.items():
             _check(section, key, value, file)
@@ -189,7 +193,7 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
                     values[_name(section, key)] = _parsed(environ[variable], kind)
                 except ValueError as error:
                     raise PortfolioError(
-                        f"{variable}={environ[variable]!r} is not a {kind.__name__}",
+                        f"{variable}={environ[variable]!r} is not {_IN_WORDS[kind]}",
                         hint="Correct or unset the variable.",
                     ) from error
     return values
@@ -264,9 +268,11 @@ def _check(section: str, key: str, value: Any, file: Path) -> None:
         raise PortfolioError(
             f"unknown key {key!r} in [{section}]",
             where=Location(str(file)),
-            hint=f"Keys of [{section}] are: {', '.join(_KEYS[section])}.",
+            hint=did_you_mean(key, _KEYS[section], limit=20),
         )
     if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
         raise PortfolioError(
-            f"{key} in [{section}] must be a {kind.__name__}, not {value!r}", where=Location(str(file))
+            f"{key} in [{section}] must be {_IN_WORDS[kind]}, not {value!r}",
+            where=Location(str(file)),
+            hint=f"Correct retinue.toml, or remove `{key}`.",
         )

@@ -104,7 +104,7 @@ def _wrong_usage(error: Exception, frame: Frame) -> int:
     if message.startswith("Usage:"):  # no command at all: typer shows the help and calls that an error
         typer.echo(message, err=True)
         return USAGE
-    message = f"{message[0].lower()}{message[1:].rstrip('.')}"
+    message = f"{message[0].lower()}{message[1:].rstrip('.')}".replace(": Value error, ", ": ")  # pydantic's words
     before = "-f/--file stands before the command: `retinue -f FILE plan`. " if "such option: -f" in message else ""
     told = UsageError(message, hint=f"{before}See `{path} --help`.")
     if frame.json:

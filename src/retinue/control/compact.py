@@ -38,9 +38,9 @@ from retinue.store.journal_days import (
 )
 from retinue.store.journal_write import close_orphans
 
-BATCH = 32 * 1024**2  # bytes of segments that are folded together
+BATCH = 8 * 1024**2  # bytes of segments that are folded together
 OWN = 2_000  # rows of a model in one fold from which on it has files of its own
-MERGE = 16 * 1024**2  # bytes up to which a file is rewritten with more rows instead of getting a sibling
+MERGE = 8 * 1024**2  # bytes up to which a file is rewritten with more rows instead of getting a sibling
 
 
 class Effect(enum.IntEnum):

@@ -149,7 +149,10 @@ class RequestError(RetinueError):
 class UnauthenticatedError(RequestError):
     """The request has no API key, or one that is unknown, ended or revoked."""
 
-    remedy = "Send a live key as `Authorization: Bearer KEY`; `retinue clients add NAME` makes one."
+    remedy = (
+        "Send a live key as `Authorization: Bearer KEY`, for `retinue predict` in RETINUE_KEY; "
+        "`retinue clients add NAME` makes one."
+    )
 
 
 class ForbiddenError(RequestError):

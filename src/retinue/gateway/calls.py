@@ -111,6 +111,13 @@ class Call:
         """The client has gone."""
         self.plane.cancel(self)
 
+    def let_go(self) -> None:
+        """Nothing of its groups is needed any more: they point here, and circles would wait for the collector."""
+        for group in self.groups:
+            group.over = True
+            group.runs = []
+        self.groups = []
+
     def expire(self, error: RetinueError) -> None:
         """The deadline has come."""
         self.plane.abort(self, error)

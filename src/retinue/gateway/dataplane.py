@@ -135,6 +135,7 @@ class DataPlane:
         """The client has gone: nothing of the call is computed any more."""
         if not call.closed:
             self._close(call)
+            call.let_go()
 
     def expire(self) -> None:
         """Answer the calls that are past their deadline; called by the gateway's clock."""
@@ -176,6 +177,7 @@ class DataPlane:
             self.tracing.answered(call, status, seconds)
         if seconds >= self.slow_after:
             self.slow(call.name, seconds, status)
+        call.let_go()
 
     # ------------------------------------------------------------------------------------------------------ route
     def _scatter(self, call: Call, route: Route) -> None:

@@ -133,6 +133,8 @@ def main(arguments: list[str]) -> int:
     """Run the loop until the supervisor has gone; returns the exit code."""
     settings, portfolio, stage = options(arguments)
     os.nice(NICE)
+    with contextlib.suppress(AttributeError, OSError):  # where there is such a class: it gets what nobody else wants
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     command = [sys.executable, "-m", "retinue.processes.compacting", *arguments]
     Loop(settings.journal(portfolio, stage), command).run(_parent_gone)
     return 0
