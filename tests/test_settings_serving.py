@@ -31,11 +31,11 @@ def test_paths_are_beside_the_file_and_the_environment_wins(tmp_path: Path) -> N
     ("text", "words"),
     [
         ('[serve]\ntls_certificate = "x"', "only one of"),
-        ('[serve]\nanonymous = "yes"', "must be a bool"),
+        ('[serve]\nanonymous = "yes"', "must be true or false"),
         ('[log]\nlevel = "loud"', "level in .log. is 'loud'"),
         ("[log]\nslow = -1", "slow in .log. is -1"),
         ("[telemetry]\nsample = 1.5", "sample in .telemetry. is 1.5"),
-        ("[telemetry]\nendpoint = 7", "must be a str"),
+        ("[telemetry]\nendpoint = 7", "must be text in quotes"),
         ("[telemetri]\n", "unknown section"),
     ],
 )
@@ -43,8 +43,9 @@ def test_bad_values_are_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(PortfolioError, match=words) as refused:
         loaded(tmp_path, text)
     assert "retinue.toml" in str(refused.value.where)
+    assert "portfolio" not in refused.value.hint
 
 
 def test_a_bad_variable_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PortfolioError, match="RETINUE_ANONYMOUS='maybe' is not a bool"):
+    with pytest.raises(PortfolioError, match="RETINUE_ANONYMOUS='maybe' is not true or false"):
         load_settings(tmp_path, {"RETINUE_ANONYMOUS": "maybe"})
