@@ -49,3 +49,13 @@ def test_bad_values_are_refused(tmp_path: Path, text: str, words: str) -> None:
 def test_a_bad_variable_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PortfolioError, match="RETINUE_ANONYMOUS='maybe' is not true or false"):
         load_settings(tmp_path, {"RETINUE_ANONYMOUS": "maybe"})
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [
+    ("serve", "port", 70000), ("serve", "gateways", 0), ("serve", "max_rows", -1), ("serve", "request_timeout", 0.0),
+    ("journal", "rotate_bytes", 0), ("journal", "retain_days", -1),
+])  # fmt: skip
+def test_numbers_that_no_server_could_use_are_refused(tmp_path: Path, section: str, key: str, value: float) -> None:
+    (tmp_path / "retinue.toml").write_text(f"[{section}]\n{key} = {value}\n")
+    with pytest.raises(PortfolioError, match=f"{key} is {value:g}"):
+        load_settings(tmp_path, {})

@@ -135,6 +135,24 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
     "log": {"level": str, "file": str, "slow": float},
     "telemetry": {"endpoint": str, "sample": float},
 }
+_NO_END = float("inf")
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "admin_port": (0, 65535),
+    "grpc_port": (0, 65535),
+    "gateways": (1, 1024),
+    "workers_per_environment": (1, 1024),
+    "max_body": (1, _NO_END),
+    "max_rows": (1, _NO_END),
+    "max_queue": (1, _NO_END),
+    "request_timeout": (0.001, _NO_END),
+    "build_workers": (0, 1024),
+    "journal_budget": (0, _NO_END),
+    "journal_rotate_bytes": (1024, 1024**3),
+    "journal_rotate_seconds": (0.1, _NO_END),
+    "journal_retain_days": (0, _NO_END),
+    "journal_retain_bytes": (0, _NO_END),
+}
 _IN_WORDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -217,6 +235,11 @@ def _check_range(values: Mapping[str, Any], file: Path) -> None:
             where=Location(str(file)),
             hint='Write a size like "1GiB" or "500MB", or a share of what is available like "40%".',
         ) from error
+    for name, (least, most) in _RANGES.items():
+        value = values.get(name, least)
+        if not least <= value <= most:
+            bound = f"between {least:g} and {most:g}" if most < _NO_END else f"at least {least:g}"
+            raise PortfolioError(f"{name} is {value}", where=Location(str(file)), hint=f"It is {bound}.")
     if not 0 <= sample <= 1:
         raise PortfolioError(
             f"sample in [telemetry] is {sample}", where=Location(str(file)), hint="It is a share: 0 to 1."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retinue.control.clients import Clients, duration
-from retinue.core.errors import ConflictError, UsageError
+from retinue.core.errors import ConflictError, StateError, UsageError
 from retinue.store.accessfile import read_access
 from retinue.store.fake import MemoryRegistry
 
@@ -82,3 +82,18 @@ def test_spans_are_read(text: str, seconds: int) -> None:
 def test_what_is_no_span_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="no time span"):
         duration(text)
+
+
+def test_a_lost_database_does_not_open_the_door(clients: Clients, tmp_path: Path) -> None:
+    """A database that knows nobody beside a rights file that names somebody is not the one that wrote it."""
+    issued = clients.add("web", why="")
+    lost = Clients(MemoryRegistry(), "shop", tmp_path, "ann", clients.clock, clients.random)
+    with pytest.raises(StateError, match="the database was lost"):
+        lost.publish()
+    rights = read_access(tmp_path / "prod" / "access")
+    assert rights.closed
+    assert rights.verify(issued.key.encode(), 0.0) is not None
+    (tmp_path / "prod" / "access").unlink()
+    (tmp_path / "dev" / "access").unlink()
+    lost.publish()
+    assert not read_access(tmp_path / "prod" / "access").closed

@@ -159,7 +159,13 @@ def journal_erase(
     if output is Format.json:
         emit_json(asdict(done))
         return DONE
-    emit(f"Erased {done.rows:,} rows of {done.days} days; {done.requests:,} requests went whole.")
+    emit(f"Erased {done.rows:,} rows, of {done.days} day(s); {done.requests:,} requests went whole.")
+    if not done.rows:
+        said = " and ".join(f"{field}={value}" for field, value in wanted.items())
+        say(
+            f"warning: no row{f' of endpoint {endpoint!r}' if endpoint else ''} has {said}. Is the name right? "
+            '`retinue query "describe predictions"` lists the fields; one that the journal drops finds nobody.'
+        )
     for name in done.damaged:
         say(f"warning: {name} cannot be read: whether it holds such rows is not known. Delete the file to be sure.")
     return DONE

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from retinue.core.errors import StateError
 from retinue.core.settings_body import options_digest, served_cache, served_journal, served_model
 from retinue.core.state import (
     MEMORY_BYTES,
@@ -17,7 +18,8 @@ from retinue.core.state import (
     ServedNeed,
     Version,
 )
-from retinue.store.accessfile import write_access
+from retinue.store.accessfile import NAME as ACCESS
+from retinue.store.accessfile import names_clients, write_access
 from retinue.store.base import RegistryReader
 from retinue.store.releasefile import point, write_release
 
@@ -108,8 +110,18 @@ def publish(
 
 
 def publish_access(registry: RegistryReader, folder: Path, portfolio: str) -> bool:
-    """Let the rights file in `folder` say what is recorded; returns whether anything had to be written."""
+    """Let the rights file in `folder` say what is recorded; returns whether anything had to be written.
+
+    Raises StateError when nothing is recorded and the file names clients: revoked ones stay recorded, so that is a lost
+    database, and gateways would let everybody in.
+    """
     clients, written = registry.clients(portfolio), False
+    if not clients and names_clients(folder):
+        raise StateError(
+            "the database knows no client, but the rights file names some: the database was lost or is another one",
+            where=str(folder / ACCESS),
+            hint="Restore the database; or remove that file, if whoever reaches the server may call every endpoint.",
+        )
     while True:
         written = write_access(folder, portfolio, clients) or written
         # Somebody else may have recorded and published meanwhile: what was revoked must not come back.

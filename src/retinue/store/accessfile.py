@@ -42,6 +42,14 @@ def write_access(folder: Path, portfolio: str, clients: Sequence[ClientRecord]) 
     return True
 
 
+def names_clients(folder: Path) -> bool:
+    """Whether a sound rights file in `folder` names any client."""
+    try:
+        return read_access(folder / NAME).closed
+    except CorruptArtifactError:
+        return False
+
+
 def read_access(path: Path) -> Rights:
     """The rights in that file. Raises CorruptArtifactError for one that is missing, cut, damaged or newer."""
     try:
