@@ -273,3 +273,12 @@ def test_a_head_that_asks_to_close_is_not_mistaken_for_one_that_does_not(served:
     for _ in range(2):
         assert served.say(b"GET /v2 HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").endswith(b"<closed>")
         assert not served.say(b"GET /v2 HTTP/1.1\r\nhost: t\r\n\r\n").endswith(b"<closed>")
+
+
+def test_what_people_try_first_is_told_the_way(served: Served) -> None:
+    assert b"admin port" in served.say(b"GET /metrics HTTP/1.1\r\nhost: t\r\n\r\n")
+    tensor = {"name": "x", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}
+    body = json.dumps({"inputs": [tensor]}).encode() + b"\xff" * 8
+    said = served.say(_request("/v2/models/m/infer", body))
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"Inference-Header-Content-Length" in said

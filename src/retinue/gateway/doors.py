@@ -106,7 +106,8 @@ class Doors:
                 return _GET, partial(self._describe, words=words)
             case ("v2", "models", _, "versions", _) | ("v2", "models", _, "versions", _, "ready"):
                 return _GET, partial(self._describe, words=words)
-        raise UnknownModelError(f"nothing is served at {path.decode('latin-1')!r:.200}", hint=_PATHS)
+        hint = _ADMIN if words in (("metrics",), ("status",)) else _PATHS
+        raise UnknownModelError(f"nothing is served at {path.decode('latin-1')!r:.200}", hint=hint)
 
     # -------------------------------------------------------------------------------------------------- inference
     def _predict(self, exchange: Exchange, name: str) -> None:
@@ -231,6 +232,7 @@ class Doors:
         return self._access.who(exchange.head.key)
 
 
+_ADMIN = "It is on the admin port: [serve] admin_port in retinue.toml, 8081 unless said; `retinue status` names it."
 _PATHS = "GET /v2/models lists the models; POST /predict/NAME or /v2/models/NAME/infer asks one."
 
 

@@ -71,7 +71,11 @@ def read_object(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is not valid JSON: {error}" if body else "the body is empty") from error
+        hint = None
+        if b"binary_data_size" in body[:65_536]:
+            hint = "Binary tensors behind the JSON need the header Inference-Header-Content-Length: the JSON's length."
+        text = f"the body is not valid JSON: {error}" if body else "the body is empty"
+        raise RequestError(text, hint=hint) from error
     if not isinstance(document, dict):
         raise RequestError("the body must be a JSON object")
     return document
