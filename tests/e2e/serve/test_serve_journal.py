@@ -129,7 +129,7 @@ def test_the_command_line_queries_tells_and_erases(
     assert "retinue_journal_records_total 4" in metrics
     assert "retinue_journal_stopped 0" in metrics
     erase = ("journal", "erase", "--endpoint", "plain", "--where", "who=1", "--reason", "asked for", "--yes")
-    assert told(*erase).startswith("Erased 1 rows of 1 days; 1 requests went whole.")
+    assert told(*erase).startswith("Erased 1 rows, of 1 day(s); 1 requests went whole.")
     assert json.loads(told("query", sql, "-o", "json")) == [{"endpoint": "plain", "who": "2.0"}]
     assert told(*erase, "-o", "json").count('"rows": 0') == 1
     again = ("journal", "erase", "--endpoint", "shy", "--where", "who=2", "--reason", "asked for", "--yes")
