@@ -47,11 +47,18 @@ spec = importlib.util.spec_from_file_location(
     "retinue_worker", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
 module = sys.modules["retinue_worker"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from retinue_worker import train
-sys.exit(train.main(sys.argv[1:]))
+from retinue_worker import MODULE
+sys.exit(MODULE.main(sys.argv[1:]))
 """
-# Only this one package becomes importable: its folder's neighbours are the platform and, once installed, all of
-# its dependencies.
+
+
+def bootstrap(module: str) -> str:
+    """A program that runs `retinue_worker.MODULE` in a model's environment; its first argument is the package's folder.
+
+    Only this one package becomes importable: its folder's neighbours are the platform and, once installed, all of its
+    dependencies.
+    """
+    return _BOOTSTRAP.replace("MODULE", module)
 
 
 class Trainer:
@@ -64,7 +71,7 @@ class Trainer:
         self.alive = True
         with open(folder / "trainers.log", "ab") as log:
             self._process = subprocess.Popen(
-                [environment.python.absolute(), "-s", "-c", _BOOTSTRAP, _worker_folder(), *options],
+                [environment.python.absolute(), "-s", "-c", bootstrap("train"), _worker_folder(), *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -14,20 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import retinue_worker
+from retinue.build.trainer import bootstrap
 
 Json = Any
 PATIENCE = 120.0  # seconds for one answer; without one the version stays unmeasured
-_BOOTSTRAP = """
-import importlib.util, os, sys
-folder = sys.argv.pop(1)
-sys.path[:] = [path for path in sys.path if path]
-spec = importlib.util.spec_from_file_location(
-    "retinue_worker", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
-module = sys.modules["retinue_worker"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-from retinue_worker import weigh
-sys.exit(weigh.main(sys.argv[1:]))
-"""
 
 
 class Weighers:
@@ -73,7 +63,7 @@ class Weighers:
             return found
         with open(self._folder / "weighers.log", "ab") as log:
             process = self._processes[interpreter] = subprocess.Popen(
-                [str(interpreter), "-s", "-c", _BOOTSTRAP, str(Path(retinue_worker.__file__).parent)],
+                [str(interpreter), "-s", "-c", bootstrap("weigh"), str(Path(retinue_worker.__file__).parent)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
