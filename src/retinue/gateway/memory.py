@@ -13,6 +13,7 @@ from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _GROUPS = Path("/sys/fs/cgroup")
+NICE = 10  # of threads that load models and let go of them: a tenth of the event loop's weight
 _FALLBACK = 2 * 1024**3  # bytes, on a system that does not say what it has
 
 
@@ -41,6 +42,17 @@ def _available() -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return _FALLBACK
+
+
+def stand_back() -> None:
+    """Let the calling thread give way to the event loop: on a core they share, a load would hold up every answer.
+
+    Linux keeps niceness per thread; elsewhere it is the whole process's, and stays as it is. Nice, not idle: a thread
+    that holds the interpreter's lock must go on soon although others want the core.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class Reaper:
@@ -84,6 +96,7 @@ class Reaper:
         self._thread.join(5.0)
 
     def _work(self) -> None:
+        stand_back()
         library = ctypes.CDLL(None) if sys.platform == "linux" else None
         trim = getattr(library, "malloc_trim", None)
         due = 0.0  # the next trim, by the monotonic clock

@@ -25,7 +25,7 @@ from retinue.core.state import ServedModel
 from retinue.gateway.batcher import Batch, Batcher, Item
 from retinue.gateway.breadcrumb import Breadcrumbs, Hook, name_in_note
 from retinue.gateway.hosts import Hosts
-from retinue.gateway.memory import Reaper, machine
+from retinue.gateway.memory import Reaper, machine, stand_back
 from retinue.gateway.runners import InlineRunner, WorkerRunner
 from retinue.gateway.scales import Scales
 from retinue.gateway.slots import NO_ENTRY, LoadedModel, Slot
@@ -36,6 +36,7 @@ from retinue.store.base import Artifacts
 from retinue_worker import runtime
 
 LOADS = 2  # loads at once: more would only share the same cores
+RESERVE = 0.02  # of the budget: what grows between two measures, and buffers under load
 MEASURE = 1.0  # seconds between two looks at what the process really takes
 FREEZE = 64  # loads after which the collector is told not to look at them again
 
@@ -63,7 +64,8 @@ class Pool:
         self._freeze = freeze
         self._loop = asyncio.get_running_loop()
         self.budget = parse_memory(settings.memory, machine()) // max(1, settings.gateways)
-        self.ledger = Ledger(self.budget)
+        self._aim = self.budget * (1.0 - RESERVE)
+        self.ledger = Ledger(self._aim)
         self._estimate = Estimate()
         self._retries = Retries()
         self._slots: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
@@ -77,7 +79,7 @@ class Pool:
         self._measured = 0.0
         self._since_freeze = 0
         self.counts = {"misses": 0, "loads": 0, "failures": 0, "evictions": 0, "seconds": 0.0}
-        self.loader = ThreadPoolExecutor(LOADS, thread_name_prefix="loader")
+        self.loader = ThreadPoolExecutor(LOADS, thread_name_prefix="loader", initializer=stand_back)
         self._runs = ThreadPoolExecutor(2, thread_name_prefix="run")
         self._reaper = Reaper()
         self.on_load: OnLoad = lambda served, seconds, why: None
@@ -325,7 +327,7 @@ class Pool:
     def _measure(self) -> None:
         """Correct the sum of what models were thought to take by what the processes really take."""
         self._scales.weigh(self.ledger, self._hosts.workers, self._reaper)
-        self.ledger.budget = self.budget / self._scales.correction
+        self.ledger.budget = self._aim / self._scales.correction
         worker, now = self._scales.fat, self._loop.time()
         if worker is not None and self._scales.rested(worker, now) and not self._busy(worker):
             self._scales.recycled(worker, now)
