@@ -1,6 +1,7 @@
 """Loads a model from its artifact and runs it on columns: `load(path, format, signature).run(columns)`.
 
-Formats: "onnx" (onnxruntime) and "skops" (scikit-learn without pickle; only the types that the signature trusts).
+Formats: "onnx" (onnxruntime), "skops" (scikit-learn without pickle; only the types that the signature trusts),
+"xgboost", "lightgbm" and "catboost" (their own, see `boosters`).
 What a run returns has the names, dtypes and shapes of the signature's outputs, whatever the framework gave.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from retinue_worker import boosters
 
 Columns = dict[str, Any]  # name → numpy array, one row per entry
 
@@ -85,8 +88,11 @@ class Model:
 def load(path: str, format: str, signature: dict[str, Any]) -> Model:
     """The model in the file `path`. Raises ModelError when it cannot be loaded or the format is unknown."""
     loader: Any = {"onnx": _load_onnx, "skops": _load_skops}.get(format)
+    if format in boosters.FRAMEWORKS:
+        loader = lambda path, signature: (boosters.load(path, format, signature),)  # noqa: E731
     if loader is None:
-        raise ModelError(f"unknown format {format!r}; this worker loads onnx and skops")
+        known = ", ".join(("onnx", "skops", *boosters.FRAMEWORKS))
+        raise ModelError(f"unknown format {format!r}; this worker loads {known}")
     try:
         return Model(signature, *loader(path, signature))
     except ModelError:
@@ -111,6 +117,8 @@ def example(signature: dict[str, Any], rows: int = 1) -> Columns:
 def _said(error: Exception) -> str:
     """A foreign error in one line: frameworks write essays."""
     lines = str(error).strip().splitlines()
+    if lines and isinstance(error, boosters.BoosterError):
+        return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
