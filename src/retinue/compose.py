@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from retinue.build.environment import Lock
 from retinue.core.portfolio import Portfolio
 from retinue.settings import Settings
 from retinue.sources.base import Tables
 from retinue.store.base import Artifacts, Registry
+
+if TYPE_CHECKING:
+    from retinue.scoring.place import Place
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -19,6 +23,24 @@ def open_registry(settings: Settings) -> Registry:
 
     settings.directory.mkdir(parents=True, exist_ok=True)
     return SqlRegistry(settings.database)
+
+
+def database_schema(settings: Settings) -> dict[str, str | None]:
+    """{"database", "schema" (None: empty), "needs"} of the state database; changes nothing."""
+    from retinue.store.registry_open import display, parse_url, schema_of
+    from retinue.store.tables import REVISION
+
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    name = display(parse_url(settings.database))
+    return {"database": name, "schema": schema_of(settings.database), "needs": REVISION}
+
+
+def upgrade_database(settings: Settings) -> tuple[str, str | None, str]:
+    """Upgrade the schema of the state database: (its name, the schema before, after)."""
+    from retinue.store.registry_open import upgrade_database as upgrade
+
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    return upgrade(settings.database)
 
 
 def open_artifacts(settings: Settings) -> Artifacts:
@@ -33,6 +55,21 @@ def open_tables(portfolio: Portfolio, settings: Settings) -> Tables:
     from retinue.sources.catalog import Catalog
 
     return Catalog(portfolio.tables, Path(portfolio.root), settings.cache)
+
+
+def open_place(project: Any) -> Place:
+    """A project's stage for batch scoring."""
+    from retinue.scoring.place import Place
+
+    return Place(
+        project.settings,
+        project.name,
+        project.stage,
+        Path(project.file).parent,
+        project.artifacts,
+        lambda: project.registry,
+        lambda: (project.portfolio.tables, open_tables(project.portfolio, project.settings)),
+    )
 
 
 def who() -> str:

@@ -1,9 +1,10 @@
-"""A process of its own that uses a registry; the tests start it as a script with a command and a database file.
+"""A process of its own that uses a registry; started by the tests with a command and a database (file or URL).
 
 land FILE MODEL OLD NEW GO     wait until file GO exists, then land one change; print the release or the error
 many FILE MODEL N              land v0 … v(N-1) of one model, each from what the stage has; print the numbers
 die FILE K                     begin a landing and be killed right before its K-th statement; exit 0 if it ended
 lock FILE SECONDS              hold the database exclusively, say so, and wait
+freeze FILE                    begin a landing, say "inside" in the middle of it, go on when told by a signal
 fill FILE                      land releases until the disk refuses; print the error's class, text and hint
 """
 
@@ -28,6 +29,11 @@ from retinue.store.registry import SqlRegistry
 NOW = "2026-01-31T12:00:00.000000Z"
 
 
+def open_(file: str) -> SqlRegistry:
+    """The registry in a SQLite file or at a URL."""
+    return SqlRegistry(file if "://" in file else f"sqlite:///{file}")
+
+
 def prepare(registry: SqlRegistry, model: str, count: int) -> None:
     """Register versions MODEL-0 … MODEL-(count-1)."""
     registry.put_snapshots([Snapshot("s", {})])
@@ -45,7 +51,7 @@ def patch(model: str, old: str | None, new: str, **changes: Any) -> Landing:
 
 def land(file: str, model: str, old: str, new: str, go: str) -> None:
     """One contender of a race."""
-    registry = SqlRegistry(f"sqlite:///{file}")
+    registry = open_(file)
     lease = registry.acquire("shop", "prod", [f"lease-{os.getpid()}"], holder="x", now=NOW, expires=NOW)
     registry.free(lease)
     print("ready", flush=True)
@@ -59,7 +65,7 @@ def land(file: str, model: str, old: str, new: str, go: str) -> None:
 
 def many(file: str, model: str, count: str) -> None:
     """Many landings beside those of others."""
-    registry = SqlRegistry(f"sqlite:///{file}")
+    registry = open_(file)
     prepare(registry, model, int(count))
     old = None
     for n in range(int(count)):
@@ -69,7 +75,7 @@ def many(file: str, model: str, count: str) -> None:
 
 def die(file: str, at: str) -> None:
     """Kill -9 within the landing's transaction; the last moment counted is right before COMMIT."""
-    registry = SqlRegistry(f"sqlite:///{file}")
+    registry = open_(file)
     count = 0
 
     def tick(*_: Any) -> None:
@@ -84,6 +90,22 @@ def die(file: str, at: str) -> None:
     registry.land(patch("a", "a-0", "a-1", holds=(hold,)))
 
 
+def freeze(file: str) -> None:
+    """Be within a transaction while the test stops this process, and say how it ended."""
+    from retinue.store import registry_open
+
+    registry_open.FROZEN = 1
+    registry = open_(file)
+    try:
+        with registry._writing() as connection:
+            connection.exec_driver_sql("UPDATE stages SET number = 1")
+            print("inside", flush=True)
+            time.sleep(0.5)  # it is stopped here
+            connection.exec_driver_sql("SELECT 1")
+    except RetinueError as error:
+        print(type(error).__name__, error)
+
+
 def lock(file: str, seconds: str) -> None:
     """Hold the database."""
     connection = sqlite3.connect(file, isolation_level=None)
@@ -95,7 +117,7 @@ def lock(file: str, seconds: str) -> None:
 
 def fill(file: str) -> None:
     """Land until the disk refuses."""
-    registry = SqlRegistry(f"sqlite:///{file}")
+    registry = open_(file)
     prepare(registry, "a", 2)
     number = 0
     try:
@@ -109,7 +131,14 @@ def fill(file: str) -> None:
         print(number, type(error).__name__, error, error.hint, sep="\n")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"land": land, "many": many, "die": die, "lock": lock, "fill": fill}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "land": land,
+    "many": many,
+    "die": die,
+    "freeze": freeze,
+    "lock": lock,
+    "fill": fill,
+}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*sys.argv[2:])

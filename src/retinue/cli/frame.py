@@ -21,6 +21,7 @@ from retinue.core.errors import RetinueError, UsageError
 
 if TYPE_CHECKING:
     from retinue.project import Project
+    from retinue.settings import Settings
 
 DONE, FAILED, CHANGES, USAGE, INTERRUPTED = 0, 1, 2, 64, 130
 Json = Any
@@ -50,6 +51,12 @@ class Frame:
             yield project
         finally:
             project.close()
+
+    def settings(self) -> Settings:
+        """The settings beside the chosen file; the file itself need not be there or load."""
+        from retinue.settings import load_settings
+
+        return load_settings((self.file if self.file.is_dir() else self.file.parent).resolve())
 
 
 def say(text: str) -> None:

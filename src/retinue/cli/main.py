@@ -12,6 +12,7 @@ import typer
 from retinue.cli import (
     commands_change,
     commands_clients,
+    commands_db,
     commands_journal,
     commands_look,
     commands_serve,
@@ -39,7 +40,15 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for room in (commands_start, commands_change, commands_look, commands_serve, commands_journal, commands_clients):
+for room in (
+    commands_start,
+    commands_change,
+    commands_look,
+    commands_serve,
+    commands_journal,
+    commands_clients,
+    commands_db,
+):
     room.register(app)
 
 

@@ -56,9 +56,49 @@ _SQLSTATE: tuple[tuple[str, int], ...] = (
     ("57014", sqlite3.SQLITE_BUSY),
     ("25006", sqlite3.SQLITE_READONLY),
     ("42501", sqlite3.SQLITE_READONLY),
-    ("08", sqlite3.SQLITE_CANTOPEN),
     ("XX001", sqlite3.SQLITE_CORRUPT),
     ("58", sqlite3.SQLITE_IOERR),
+)
+# PostgreSQL's refusals to let us in come without a code: (part of the text, message, hint).
+_TEXTS: tuple[tuple[str, str, str], ...] = (
+    (
+        "password authentication failed",
+        "the state database {name} refuses the user's password",
+        "Correct PGPASSWORD, ~/.pgpass or [state] database in retinue.toml (RETINUE_DATABASE).",
+    ),
+    (
+        "no password supplied",
+        "the state database {name} asks for a password",
+        "Set PGPASSWORD or write it into ~/.pgpass.",
+    ),
+    (
+        "role ",
+        "the state database {name} knows no such user",
+        "Correct the user in [state] database, or have it made: CREATE ROLE … LOGIN.",
+    ),
+    (
+        "database ",
+        "the state database {name} does not exist",
+        "Have it made (CREATE DATABASE …), or correct its name in [state] database of retinue.toml.",
+    ),
+    (
+        "too many",
+        "the state database {name} takes no more connections",
+        "Wait or raise the server's max_connections, then run the same command again.",
+    ),
+    (
+        "failed to resolve host",
+        "the state database {name} is on a host that is not known",
+        "Correct the host in [state] database of retinue.toml.",
+    ),
+)
+_UNREACHABLE = (
+    "the server of the state database {name} is not reachable",
+    "Start it or correct host and port in [state] database; meanwhile the gateways keep serving the last release.",
+)
+_LOST = (
+    "the connection to the state database {name} was lost",
+    "Run the same command again: it finds what was recorded and continues there.",
 )
 _SERIALIZATION = ("40001", "40P01")
 
@@ -86,7 +126,29 @@ def translate(error: Exception, *, name: str, patience: float) -> RetinueError:
     for codes, message, hint in _SQLITE:
         if code in codes:
             return StateUnavailableError(message.format(name=name, patience=patience), hint=hint)
-    return StateUnavailableError(f"the state database {name} does not answer: {cause}")
+    told = _told(str(cause), bool(getattr(error, "connection_invalidated", False)), str(_state(cause)))
+    if told is None:
+        return StateUnavailableError(f"the state database {name} does not answer: {cause}")
+    return StateUnavailableError(f"{told[0].format(name=name)} ({str(cause).splitlines()[0]})", hint=told[1])
+
+
+def _state(cause: BaseException) -> str | None:
+    return getattr(cause, "sqlstate", None)
+
+
+def _told(text: str, lost: bool, state: str) -> tuple[str, str] | None:
+    """(message, hint) for a PostgreSQL that does not let us in, or went away."""
+    if "FATAL" in text or "failed to resolve" in text or "no password" in text:
+        for part, message, hint in _TEXTS:
+            if part in text:
+                return message, hint
+    if lost or state.startswith(("57P", "08", "25P03")) or "connection is closed" in text:
+        return _LOST
+    return (
+        _UNREACHABLE
+        if "connection to server" in text or "connection failed" in text or "timeout expired" in text
+        else None
+    )
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, select, tuple_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from retinue.core.access import ClientRecord
 from retinue.core.state import (
@@ -28,6 +30,26 @@ from retinue.store import tables as t
 from retinue.store.base import Pair
 from retinue.store.registry_errors import guard
 from retinue.store.registry_open import WRITES, display, open_engine, parse_url
+
+
+class bytewise(ColumnElement[str]):
+    """Orders text by its bytes in every database: PostgreSQL would use the language of its own setting."""
+
+    inherit_cache = True
+    _traverse_internals = (("column", InternalTraversal.dp_clauseelement),)  # type: ignore[assignment]  # as named there
+
+    def __init__(self, column: ColumnElement[str]) -> None:
+        self.column = column
+
+
+@compiles(bytewise)
+def _as_it_is(element: bytewise, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.column, **options))
+
+
+@compiles(bytewise, "postgresql")
+def _collated(element: bytewise, compiler: Any, **options: Any) -> str:
+    return f'{compiler.process(element.column, **options)} COLLATE "C"'
 
 
 def current_number(portfolio: str, stage: str) -> Select[Any]:
@@ -95,7 +117,7 @@ class SqlReader:
     def stages(self, portfolio: str) -> dict[str, int]:
         """Each stage that has a release, with its current number."""
         query = select(t.stages).where(t.stages.c.portfolio == portfolio, t.stages.c.number.is_not(None))
-        return {row["stage"]: row["number"] for row in self._all(query.order_by(t.stages.c.stage))}
+        return {row["stage"]: row["number"] for row in self._all(query.order_by(bytewise(t.stages.c.stage)))}
 
     def current(self, portfolio: str, stage: str) -> Release | None:
         """The release the stage points at."""
@@ -179,7 +201,7 @@ class SqlReader:
         query = query.where(c.portfolio == portfolio, c.stage == stage)
         if model is not None:
             query = query.where(c.model == model)
-        query = query.order_by(c.release.desc(), c.model).limit(limit)
+        query = query.order_by(c.release.desc(), bytewise(c.model)).limit(limit)
         return [rows.history_of(row) for row in self._all(query)]
 
     def audit(self, portfolio: str, limit: int = 50) -> list[AuditRow]:
@@ -205,7 +227,7 @@ class SqlReader:
         c = t.leases.c
         query = select(t.leases).where(c.portfolio == portfolio, c.stage == stage, c.expires > now)
         held: dict[int, list[rows.Row]] = {}
-        for row in self._all(query.order_by(c.fence, c.model)):
+        for row in self._all(query.order_by(c.fence, bytewise(c.model))):
             held.setdefault(row["fence"], []).append(row)
         return [
             Lease(
@@ -221,5 +243,5 @@ class SqlReader:
 
     def clients(self, portfolio: str) -> list[ClientRecord]:
         """All clients with their keys, revoked ones too, by name."""
-        query = select(t.clients).where(t.clients.c.portfolio == portfolio).order_by(t.clients.c.name)
+        query = select(t.clients).where(t.clients.c.portfolio == portfolio).order_by(bytewise(t.clients.c.name))
         return [rows.client_of(row) for row in self._all(query)]
