@@ -16,24 +16,26 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinue import compose
 from retinue.build.environment import Lock, lock
-from retinue.control.actual import add_candidates, read_actual
+from retinue.control.actual import add_candidates, add_definitions, read_actual, read_seconds, to_build
 from retinue.control.clients import Clients
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
 from retinue.control.leases import name_holder, tidy
 from retinue.control.planfile import plan_id, read_plan, write_plan
 from retinue.control.publish import publish, publish_access, recorded_settings
+from retinue.control.recorded import Recorded, without_collecting
 from retinue.control.rollback import Act, roll_back, roll_back_to
 from retinue.control.wish import Members, Wisher, find_members
 from retinue.core.errors import PortfolioError, RetinueError, StateError, UsageError
 from retinue.core.family import placeholders
 from retinue.core.graph import select
 from retinue.core.identity import digest
-from retinue.core.plan import Plan
-from retinue.core.planner import make_plan
+from retinue.core.plan import Build, Plan, Regate
+from retinue.core.planner import forecast, make_plan
 from retinue.core.portfolio import ModelSpec, Portfolio
 from retinue.core.settings_body import options_digest
 from retinue.core.state import Hold, Release, Version
@@ -41,6 +43,10 @@ from retinue.core.wish import Actual, Options
 from retinue.loader import load
 from retinue.settings import Settings, check_name, load_settings
 from retinue.store.base import Artifacts, Registry
+
+if TYPE_CHECKING:
+    from retinue.scoring.frame import Predictor
+    from retinue.scoring.place import Place
 
 _NAME = re.compile(r"^portfolio: *([A-Za-z0-9][A-Za-z0-9._-]*) *(?:#.*)?$", re.MULTILINE)
 Say = Callable[[str], None]
@@ -112,22 +118,30 @@ class Project:
         return self._planned(asked or Asked(), say)[0]
 
     def _planned(self, asked: Asked, say: Say) -> tuple[Plan, Wisher]:
+        with without_collecting():
+            return self._compared(asked, say)
+
+    def _compared(self, asked: Asked, say: Say) -> tuple[Plan, Wisher]:
         portfolio = self.portfolio
-        actual = read_actual(self.registry, portfolio.name, self.stage)
+        recorded = Recorded(self.settings.cache, portfolio.name, self.stage)
+        actual = read_actual(self.registry, portfolio.name, self.stage, recorded)
         tables = compose.open_tables(portfolio, self.settings)
         live = {
             name: actual.versions[e.version] for name, e in (actual.release.models if actual.release else {}).items()
         }
         members = find_members(portfolio, tables, live)
-        options = self._options(asked, members, actual)
         wisher = Wisher(portfolio, tables, self._locks(say))
+        actual = add_definitions(actual, self.registry, wisher.resolve(members))
+        options = self._options(asked, members, actual)
         wish = wisher.wish(members, actual, self.stage, options)
-        unknown = {w.definition for w in wish.models.values()} - set(actual.definitions)
-        live_ids = {v.definition for v in live.values()}
-        actual = add_candidates(actual, self.registry, portfolio.name, unknown | live_ids)
+        actual = add_candidates(actual, self.registry, portfolio.name, to_build(wish, live, options))
         plan = make_plan(wish, actual, options)
+        built = [s for s in plan.steps if isinstance(s, Build | Regate)]
+        if not built:
+            return plan, wisher
+        seconds = forecast(built, read_seconds(actual, self.registry, built))
         workers = self.settings.build_workers or os.cpu_count() or 1
-        return replace(plan, forecast=plan.forecast / workers if plan.forecast is not None else None), wisher
+        return replace(plan, forecast=seconds / workers if seconds is not None else None), wisher
 
     def _locks(self, say: Say) -> dict[str, Lock]:
         root = Path(self.portfolio.root)
@@ -342,6 +356,17 @@ class Project:
     def _family(self, release: Release, model: str) -> str | None:
         version = self.registry.versions([release.models[model].version])[release.models[model].version]
         return version.manifest["family"]  # type: ignore[no-any-return]  # the manifest is JSON
+
+    @property
+    def scoring(self) -> Place:
+        """This stage as batch scoring sees it: `score` tables, `predictor` of a model or endpoint."""
+        return compose.open_place(self)
+
+    def model(self, name: str, release: int | None = None) -> Predictor:
+        """`project.model("late-JFK-B6").predict(df)` on Arrow, pandas or polars: see `scoring.frame.Predictor`."""
+        return self.scoring.predictor(name, release)
+
+    endpoint = model
 
     def validate(self) -> list[str]:
         """Check the file without data: a line for each thing found good. Raises PortfolioError."""

@@ -25,7 +25,8 @@ class Rows(StrEnum):
 
 
 Sql = Annotated[
-    str, typer.Argument(metavar="SQL", help="A SELECT over predictions, requests and gaps; - reads it from stdin.")
+    str,
+    typer.Argument(metavar="SQL", help="A SELECT over predictions, requests, gaps and batches; - reads it from stdin."),
 ]
 RowsOutput = Annotated[Rows, typer.Option("--output", "-o", help="A table for people, csv or json for programs.")]
 Since = Annotated[str, typer.Option("--since", metavar="DAY", help="Only this day (UTC, 2026-01-31) and later ones.")]

@@ -15,6 +15,7 @@ from retinue.cli import (
     commands_db,
     commands_journal,
     commands_look,
+    commands_score,
     commands_serve,
     commands_start,
 )
@@ -44,6 +45,7 @@ for room in (
     commands_start,
     commands_change,
     commands_look,
+    commands_score,
     commands_serve,
     commands_journal,
     commands_clients,

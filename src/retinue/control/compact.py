@@ -181,6 +181,7 @@ def _fold(folder: Path, segments: Sequence[Path], on_effect: OnEffect) -> Compac
 def tables_of(gathering: Gathering, day: str) -> list[tuple[str, str, pa.Table]]:
     """What was gathered of a day: (kind, name of the schema, rows)."""
     found = [("requests", "requests", gathering.requests(day)), ("gaps", "gaps", gathering.gaps(day))]
+    found.append(("batches", "batches", gathering.batches(day)))
     groups = gathering.days.get(day, {})
     found += [("predictions", signature_name(s), gathered.table()) for s, gathered in groups.items()]
     return [entry for entry in found if entry[2].num_rows]

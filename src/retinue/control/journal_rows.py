@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from retinue.core.identity import digest
-from retinue.store.journal import Node, Record, Request, Run
+from retinue.store.journal import Batch, Node, Record, Request, Run
 
 Signature = tuple[tuple[tuple[str, str, int], ...], tuple[tuple[str, str, int], ...]]
 """(name, dtype, width) of inputs and outputs: rows of models that agree in it share a table."""
@@ -57,6 +57,23 @@ REQUESTS = pa.schema(
     ]
 )
 GAPS = pa.schema([("began", TIME), ("ended", TIME), ("answers", pa.int64()), ("reason", pa.string())])
+BATCHES = pa.schema(
+    [
+        ("run", pa.string()),
+        ("part", pa.int32()),
+        ("time", TIME),
+        ("endpoint", pa.string()),
+        ("release", pa.int32()),
+        ("model", pa.string()),
+        ("version", pa.string()),
+        ("fallback", pa.bool_()),
+        ("rows", pa.int64()),
+        ("errors", pa.int64()),
+        ("seconds", pa.float64()),
+        ("input", pa.string()),
+        ("output", pa.string()),
+    ]
+)
 NO_MODEL = Node(0, "", "", "", (), ())  # rows that no model ran: only their error is known
 LARGE = 256  # rows of one packed run that become a table of their own
 CHUNK = 4_000  # rows that are gathered as Python values before they become Arrow
@@ -268,6 +285,7 @@ class Gathering:
         self._requests: dict[str, list[tuple[Any, ...]]] = {}
         self._settled: dict[str, list[pa.Table]] = {}
         self._gaps: dict[str, list[tuple[Any, ...]]] = {}
+        self._batches: dict[str, list[tuple[Any, ...]]] = {}
         self.seen: set[str] = set()  # every day that has a record, wanted or not
 
     def segment(self, stream: Iterable[Record]) -> None:
@@ -282,6 +300,8 @@ class Gathering:
                 self._request(record, nodes)
             elif isinstance(record, Node):
                 nodes[record.number] = record
+            elif isinstance(record, Batch):
+                self._batch(record)
             elif (day := self._day(record.began)) is not None:
                 row = (record.began // 1000, record.ended // 1000, record.answers, record.reason)
                 self._gaps.setdefault(day, []).append(row)
@@ -301,9 +321,24 @@ class Gathering:
         """Answers of the day that left unjournalled."""
         return _flat(self._gaps.get(day) or [], GAPS)
 
+    def batches(self, day: str) -> pa.Table:
+        """Partitions of scored tables: a row for each model, and one without model for rows that have an error."""
+        return _flat(self._batches.get(day) or [], BATCHES)
+
+    def _batch(self, batch: Batch) -> None:
+        day = self._day(batch.ended)
+        if day is None:
+            return
+        head = (batch.run, batch.part, batch.ended // 1000, batch.endpoint, batch.release)
+        tail = (batch.seconds, batch.input, batch.output)
+        rows = [(*head, model, version, fallback, count, 0, *tail) for model, version, count, fallback in batch.models]
+        if batch.errors or not rows:
+            rows.append((*head, None, None, None, 0, batch.errors, *tail))
+        self._batches.setdefault(day, []).extend(rows)
+
     def all_days(self) -> list[str]:
         """Days of which anything was gathered."""
-        return sorted({*self.days, *self._gaps})
+        return sorted({*self.days, *self._gaps, *self._batches})
 
     def _day(self, arrived: int) -> str | None:
         number = arrived // 86_400_000_000_000

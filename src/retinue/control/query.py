@@ -16,12 +16,12 @@ import duckdb
 import pyarrow as pa
 
 from retinue.control.compact import tables_of
-from retinue.control.journal_rows import FACTS, GAPS, REQUESTS, Gathering
+from retinue.control.journal_rows import BATCHES, FACTS, GAPS, REQUESTS, Gathering
 from retinue.core.errors import CorruptArtifactError, UnavailableError, UsageError
 from retinue.store.journal import CLOSED, Stream, list_segments
 from retinue.store.journal_days import Day, day_folder, days, read_day, reading
 
-_SCHEMAS = {"predictions": FACTS, "requests": REQUESTS, "gaps": GAPS}
+_SCHEMAS = {"predictions": FACTS, "requests": REQUESTS, "gaps": GAPS, "batches": BATCHES}
 _TRIES = 20
 _EXPLAIN = re.compile(r"explain(\s+analyze\b|\s*\([^)]*\))?\s*(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -47,7 +47,7 @@ class Answer:
 
 
 def query(folder: Path, sql: str, span: Span = Span()) -> Answer:
-    """Run one SELECT over the views `predictions`, `requests` and `gaps`. Raises UsageError for any other statement."""
+    """Run one SELECT over `predictions`, `requests`, `gaps` and `batches`. Raises UsageError for anything else."""
     with reading(folder):
         connection = duckdb.connect(":memory:")
         try:

@@ -27,6 +27,7 @@ FRAME = struct.Struct("<IIB")
 MAX_PAYLOAD = 1 << 30  # bytes; a longer length is damage
 
 HEADER, NODE, REQUEST, GAP, REQUESTS = 0, 1, 2, 4, 5  # 3 is kept for labels; REQUESTS: all small ones of a loop turn
+BATCH = 6  # a partition of a scored table
 SEEDS = tuple(zlib.crc32(bytes([kind])) for kind in range(16))  # the CRC begins with the kind
 OPEN, CLOSED, DAMAGED = ".open", ".seg", ".damaged"  # a segment's name ends with its state
 
@@ -95,7 +96,26 @@ class Gap(msgspec.Struct, array_like=True, frozen=True):
     reason: str
 
 
-Record = Node | Request | Gap
+class Batch(msgspec.Struct, array_like=True, frozen=True):
+    """One partition of a table that was scored: counts, and where the answers are. `ended` in ns since 1970.
+
+    `models`: (model, version, rows that it answered, whether as the endpoint's fallback) each.
+    """
+
+    run: str
+    part: int
+    endpoint: str
+    release: int
+    input: str
+    output: str
+    ended: int
+    seconds: float
+    rows: int
+    errors: int
+    models: tuple[tuple[str, str, int, bool], ...]
+
+
+Record = Node | Request | Gap | Batch
 
 
 def describe(fields: Sequence[Field]) -> tuple[tuple[str, str, int], ...]:
@@ -147,6 +167,7 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
     NODE: msgspec.msgpack.Decoder(Node),
     REQUEST: msgspec.msgpack.Decoder(Request, ext_hook=_extension),
     GAP: msgspec.msgpack.Decoder(Gap),
+    BATCH: msgspec.msgpack.Decoder(Batch),
     REQUESTS: msgspec.msgpack.Decoder(list[Request], ext_hook=_extension),
 }
 

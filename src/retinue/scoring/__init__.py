@@ -1,0 +1,1 @@
+"""Batch scoring: tables through a release without a gateway, with the same answers as online."""
