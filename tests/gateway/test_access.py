@@ -10,7 +10,8 @@ from retinue.core import access as core
 from retinue.core.access import ANONYMOUS, ClientRecord
 from retinue.core.errors import ForbiddenError, UnauthenticatedError, UnavailableError
 from retinue.gateway import access as gateway
-from retinue.gateway.access import Access, key_of_metadata
+from retinue.gateway.access import Access
+from retinue.gateway.h2_heads import CallHead
 from retinue.store.accessfile import write_access
 
 NOW = "2026-01-31T12:00:00.000000Z"
@@ -156,7 +157,13 @@ def test_a_gateway_that_never_had_good_rights_lets_nobody_in_until_it_has(tmp_pa
 
 
 def test_grpc_metadata_carries_the_key_under_either_name() -> None:
-    assert key_of_metadata([("user-agent", "x"), ("authorization", f"Bearer {WEB}")]) == KEY
-    assert key_of_metadata([("authorization", "bearer  k ")]) == b"k"
-    assert key_of_metadata([("retinue-key", WEB)]) == KEY
-    assert key_of_metadata([("authorization", "Basic abc"), ("x-bin", b"\x00")]) is None
+    def key(*fields: tuple[bytes, bytes]) -> bytes | None:
+        head = CallHead()
+        for name, value in fields:
+            head.take(name, value)
+        return head.key
+
+    assert key((b"user-agent", b"x"), (b"authorization", b"Bearer " + KEY)) == KEY
+    assert key((b"authorization", b"bearer  k ")) == b"k"
+    assert key((b"retinue-key", KEY)) == KEY
+    assert key((b"authorization", b"Basic abc"), (b"x-bin", b"\x00")) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,8 +71,10 @@ class Odd(Served):
         """A gRPC door, and its port."""
         gate = self.gateway
         describer = Describer(gate._plane, gate._access, gate._beside)
-        server = GrpcServer(gate._plane, gate._meter, gate._access, describer, gate._http.before_flush)
-        return server, await server.start("127.0.0.1:0", 1024**2)
+        server = GrpcServer(gate._plane, gate._meter, gate._access, describer, gate._http)
+        listener = socket.create_server(("127.0.0.1", 0))
+        await server.start(listener)
+        return server, listener.getsockname()[1]
 
     async def call(self, method: str, request: Any, key: str | None = None) -> bytes:
         """What the gRPC door answers. Raises grpc.aio.AioRpcError."""
@@ -84,7 +87,7 @@ class Odd(Served):
                 ask = channel.unary_unary(method)
                 return bytes(await ask(request.SerializeToString(), metadata=metadata, timeout=5))
         finally:
-            await server.stop(0)
+            server.close()
 
 
 @pytest.fixture(scope="module")

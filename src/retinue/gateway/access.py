@@ -7,7 +7,7 @@ gone leaves the last good rights in force and is said loudly; a gateway that nev
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from retinue.core.access import ANONYMOUS, MAX_KEY, Client, Rights
@@ -149,14 +149,3 @@ class Access:
         self._may.clear()
         self._wrong.clear()
         self._ends = self._rights.next_end(self._clock()) if self._rights is not None else None
-
-
-def key_of_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> bytes | None:
-    """The API key of a gRPC call: metadata `authorization: Bearer KEY` or `retinue-key: KEY`."""
-    for name, value in metadata:
-        text = value.encode() if isinstance(value, str) else value
-        if name == "retinue-key":
-            return text
-        if name == "authorization" and text[:7].lower() == b"bearer ":
-            return text[7:].strip()
-    return None

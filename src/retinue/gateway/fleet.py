@@ -74,7 +74,7 @@ class Fleet:
     def __init__(
         self,
         settings: Settings,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         word: int,
         on_join: Callable[[GatewayProcess], None],
         on_word: Callable[[GatewayProcess, dict[str, Any]], None],
@@ -82,7 +82,8 @@ class Fleet:
         program: Sequence[str] = PROGRAM,
     ) -> None:
         self._settings = settings
-        self._descriptors = (listener.fileno(), word)
+        self._listen = tuple(listener.fileno() for listener in listeners)
+        self._word = word
         self._on_join, self._on_word, self._on_loss = on_join, on_word, on_loss
         self._program = program
         self._loop = asyncio.get_running_loop()
@@ -97,14 +98,14 @@ class Fleet:
     async def start(self) -> None:
         """Start one more gateway."""
         ours, theirs = socket.socketpair()
-        listen, word = self._descriptors
+        listen, word = self._listen, self._word
         notes = anonymous_notes()
         command = [sys.executable, *self._program, "--control", str(theirs.fileno()), "--notes", str(notes)]
-        command += ["--listen", str(listen), "--word", str(word), "--settings", settings_text(self._settings)]
+        command += ["--listen", *map(str, listen), "--word", str(word), "--settings", settings_text(self._settings)]
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220  a fork and exec, not a wait
                 command,
-                pass_fds=(theirs.fileno(), listen, word, notes),
+                pass_fds=(theirs.fileno(), *listen, word, notes),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C goes to the supervisor alone
             )

@@ -71,8 +71,13 @@ def answer(call: Call, request: InferRequest, fields: Sequence[Field]) -> Any:
         if request.binary:
             message.raw_output_contents.append(bytes(encode(datatype, values)))
         else:
-            getattr(entry.contents, CONTENTS[datatype]).extend(_plain_values(datatype, values))
+            typed(entry, datatype, values)
     return message
+
+
+def typed(entry: Any, datatype: str, values: Any) -> None:
+    """Values into an output's `contents`."""
+    getattr(entry.contents, CONTENTS[datatype]).extend(_plain_values(datatype, values))
 
 
 def plain(found: Any) -> dict[str, Any]:

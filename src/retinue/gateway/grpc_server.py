@@ -1,322 +1,254 @@
 """The gRPC door: the protocol's service with Triton's messages, and the health service; the same data plane as HTTP.
 
-It runs on the gateway's own loop. Answers of one turn of the loop are completed together, after what `before_flush`
-does, so that an answer that was given is in the journal. Each gateway listens on the same port by SO_REUSEPORT: the
-kernel spreads new connections over them, and one that dies takes only its own with it.
+It speaks HTTP/2 itself (`h2_connection`), on the gateway's loop, with the HTTP door's clock, flush and drain: answers
+of one turn leave together, after what `before_flush` does, so that an answer that was given is in the journal.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import socket
+import ssl
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from retinue import telemetry
-from retinue.core.errors import (
-    DeadlineError,
-    ForbiddenError,
-    InferenceError,
-    RequestError,
-    RetinueError,
-    UnauthenticatedError,
-    UnavailableError,
-    UnknownModelError,
-)
-from retinue.gateway import describe, grpc_describe, grpc_infer
-from retinue.gateway.access import Access, key_of_metadata
+from retinue.core.errors import InferenceError, RequestError, RetinueError
+from retinue.gateway import describe, grpc_describe, grpc_infer, grpc_line
+from retinue.gateway.access import Access
 from retinue.gateway.calls import Call
 from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.doors import status_of
+from retinue.gateway.exchange import Server
 from retinue.gateway.grpc_describe import Describer
 from retinue.gateway.grpc_messages import message
+from retinue.gateway.grpc_status import INTERNAL, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNIMPLEMENTED
+from retinue.gateway.grpc_stream import Asked, Pieces
+from retinue.gateway.h2_connection import H2Connection
+from retinue.gateway.h2_heads import CallHead
+from retinue.gateway.h2_stream import Stream
+from retinue.gateway.http import HttpServer
 from retinue.gateway.meter import Meter
+from retinue.gateway.quick import QuickPath
+from retinue.gateway.tls import HANDSHAKE
 
 _SERVICE = "inference.GRPCInferenceService"
 _HEALTH = "grpc.health.v1.Health"
-_CODES: tuple[tuple[type[RetinueError], str], ...] = (
-    (UnauthenticatedError, "UNAUTHENTICATED"),
-    (ForbiddenError, "PERMISSION_DENIED"),
-    (UnknownModelError, "NOT_FOUND"),
-    (RequestError, "INVALID_ARGUMENT"),
-    (UnavailableError, "UNAVAILABLE"),
-    (DeadlineError, "DEADLINE_EXCEEDED"),
-    (InferenceError, "INTERNAL"),
-)
-STREAMED = 128  # requests of one stream that are under way before no more are read from it
 HEADROOM = 64 * 1024  # bytes of a message beside its tensors
+LOOK = 1.0  # seconds between two looks at a health that is watched
 
-Flush = Sequence[Callable[[], None]]
-Context = Any  # grpc.aio.ServicerContext of raw bytes
+Take = Callable[[Stream, bytes], None]
+
+
+class Method(NamedTuple):
+    """How a method begins: `take` gets a unary call's message; `stream` a call of many."""
+
+    take: Take | None = None
+    stream: Callable[[Stream], None] | None = None
+    refusal: tuple[int, str] | None = None
 
 
 class GrpcServer:
-    """One gateway's gRPC server. `flush` is called before answers leave, as for HTTP."""
+    """One gateway's gRPC door, beside its HTTP door, whose clock, flush and drain it shares."""
 
-    def __init__(self, plane: DataPlane, meter: Meter, access: Access, describer: Describer, flush: Flush) -> None:
+    def __init__(self, plane: DataPlane, meter: Meter, access: Access, describer: Describer, http: HttpServer) -> None:
+        self.server: Server = http
+        self.max_message = http.limits.body + HEADROOM
         self._plane = plane
         self._meter = meter
         self._access = access
         self._describer = describer
-        self._flush = flush
         self._loop = asyncio.get_running_loop()
-        self._done: list[tuple[asyncio.Future[Any], Any]] = []
-        self._server: Any = None
+        self._short = QuickPath(plane, meter.answered)
+        self._lines = grpc_line.GrpcLines(self._answered)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Server | None = None
         self._health_response = message("grpc.health.v1.HealthCheckResponse")
+        self._request = message("ModelInferRequest")
+        self._methods = self._known()
 
-    async def start(self, address: str, max_message: int, credentials: Any = None) -> int:
-        """Listen; returns the port. Raises UnavailableError when the address is taken."""
-        from grpc import aio
-
-        server = aio.server(
-            options=(
-                ("grpc.so_reuseport", 1),
-                ("grpc.max_receive_message_length", max_message + HEADROOM),
-                ("grpc.max_send_message_length", -1),
-            )
+    async def start(self, listener: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        """Take connections."""
+        self._listening = await self._loop.create_server(
+            lambda: H2Connection(self),
+            sock=listener,
+            backlog=1024,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE if context is not None else None,
         )
-        server.add_generic_rpc_handlers(_handlers(self))
-        try:
-            add = server.add_insecure_port
-            port: int = server.add_secure_port(address, credentials) if credentials else add(address)
-            await server.start()
-        except RuntimeError as error:
-            raise UnavailableError(f"gRPC cannot listen on {address}: {error}") from error
-        self._server = server
-        return port
 
-    async def stop(self, grace: float) -> None:
-        """Take nothing new, answer what is under way within so many seconds."""
-        if self._server is not None:
-            await self._server.stop(grace)
+    def close(self) -> None:
+        """Take no new connections; the HTTP door's drain ends those there are."""
+        if self._listening is not None:
+            self._listening.close()
+
+    # ---------------------------------------------------------------------------------------------------- a call
+    def begin(self, stream: Stream) -> None:
+        """A call begins: say who takes its messages, or refuse it."""
+        head = stream.head
+        method: Method = head.method or self._find(head)
+        if method.refusal is not None:
+            stream.finish(*method.refusal)
+        elif method.stream is not None:
+            method.stream(stream)
+        else:
+            stream.on_message = method.take
+
+    def _find(self, head: CallHead) -> Method:
+        if head.method_name != b"POST" or not head.content.startswith(b"application/grpc"):
+            found = Method(refusal=(INTERNAL, "gRPC calls are POST with content-type application/grpc"))
+        elif head.bad_timeout:
+            found = Method(refusal=(INVALID_ARGUMENT, "grpc-timeout is no time"))
+        else:
+            missing = Method(refusal=(UNIMPLEMENTED, f"there is no method {head.path.decode('latin-1'):.200}"))
+            found = self._methods.get(head.path, missing)
+        head.method = found
+        return found
+
+    def _known(self) -> dict[bytes, Method]:
+        service = {
+            "ModelInfer": Method(take=self._unary),
+            "ModelStreamInfer": Method(stream=lambda stream: _pieces(stream, self)),
+            **{name: Method(take=self._asks(name)) for name in grpc_describe.NAMES},
+            **{name: Method(refusal=(UNIMPLEMENTED, why)) for name, why in grpc_describe.ABSENT.items()},
+        }
+        health = {"Check": Method(take=self._check), "Watch": Method(stream=self._watch)}
+        return {
+            f"/{kind}/{name}".encode(): method
+            for kind, methods in ((_SERVICE, service), (_HEALTH, health))
+            for name, method in methods.items()
+        }
 
     # -------------------------------------------------------------------------------------------------- inference
-    async def infer(self, data: bytes, context: Context) -> bytes:
+    def _unary(self, stream: Stream, data: bytes) -> None:
         """ModelInfer."""
-        try:
-            found = await self._infer(data, context)
-        except RetinueError as error:
-            await context.abort(code_of(error), text_of(error))
-            raise AssertionError from error  # abort always raises
-        return bytes(found.SerializeToString())
+        self.infer(stream, data)
 
-    async def stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        """ModelStreamInfer: answers as they are ready; a failed request is told of and does not end the stream.
-
-        With metadata `triton_grpc_error: true` it does, with its gRPC status.
-        """
-        strict = ("triton_grpc_error", "true") in (context.invocation_metadata() or ())
-        room, writing = asyncio.Semaphore(STREAMED), asyncio.Lock()
-        under_way: set[asyncio.Task[None]] = set()
-        failed: asyncio.Future[RetinueError] = self._loop.create_future()
-
-        async def one(data: bytes) -> None:
-            try:
-                found = await self._streamed(data, context, strict=strict)
-                async with writing:  # grpcio takes one message of a stream at a time
-                    await context.write(found)
-            except RetinueError as error:
-                if not failed.done():
-                    failed.set_result(error)
-            finally:
-                room.release()
-
-        async def read() -> None:
-            async for data in requests:
-                await room.acquire()
-                task = self._loop.create_task(one(data))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
-            while under_way:
-                await asyncio.wait(under_way)
-
-        reader = self._loop.create_task(read())
-        try:
-            await asyncio.wait((reader, failed), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (reader, *under_way):
-                task.cancel()
-        if failed.done():
-            await context.abort(code_of(failed.result()), text_of(failed.result()))
-
-    async def _streamed(self, data: bytes, context: Context, *, strict: bool) -> bytes:
-        """The answer to one request of a stream, errors in it unless `strict`."""
-        answer = message("ModelStreamInferResponse")
-        try:
-            found = answer(infer_response=await self._infer(data, context))
-        except RetinueError as error:
-            if strict:
-                raise
-            found = answer(error_message=text_of(error))
-            found.infer_response.id = _id_of(data)
-            return bytes(found.SerializeToString())
-        if _asks_for_final(data):
-            found.infer_response.parameters["triton_final_response"].bool_param = True
-        return bytes(found.SerializeToString())
-
-    async def _infer(self, data: bytes, context: Context) -> Any:
-        """One request through the data plane. Raises RetinueError."""
-        began = monotonic()
+    def infer(self, asked: Asked, data: bytes) -> None:
+        """One request through the data plane; `asked` is answered now or later. Never raises."""
         label = telemetry.DIRECT
         try:
-            asked = _parsed(data)
-            client = self._access.client(key_of_metadata(context.invocation_metadata() or ()), asked.model_name)
+            try:
+                found = self._request.FromString(data)
+            except Exception as error:  # what the runtime raises differs between its versions
+                raise RequestError("the message is no ModelInferRequest") from error
+            name = found.model_name
+            client = self._access.client(asked.head.key, name)
             release = self._plane.admit()
-            if asked.model_name in release.routes:
-                label = asked.model_name
-            describe.check_version(release, asked.model_name, asked.model_version or None)
-            fields, outputs = release.fields(asked.model_name)
-            request = grpc_infer.parse(asked, fields, outputs)
-        except RetinueError as error:
-            self._meter.answered(label, status_of(error), monotonic() - began, 0, 0)
-            raise
-        future: asyncio.Future[Any] = self._loop.create_future()
-        call = Call(release, asked.model_name, request.rows, self._answered, future, partial=False)
-        call.table, call.request, call.label = request.table, request, label
-        call.client_id, call.client = request.id, client.name
-        call.priority = client.priority if request.priority is None else max(client.priority, request.priority)
-        left = context.time_remaining()
-        call.timeout = min(request.timeout or left or 0.0, left or request.timeout or 0.0)
-        try:
+            if name in release.routes:
+                label = name
+            describe.check_version(release, name, found.model_version or None)
+            fields, outputs = release.fields(name)
+            request = grpc_infer.parse(found, fields, outputs)
+            timeout = asked.head.timeout
+            if (
+                (timeout is None or timeout >= self._plane.timeout)
+                and grpc_line.plain(request)
+                and self._short.line(asked, client, release, name, request.table, self._lines, request, request.id)
+            ):
+                return
+            call = Call(release, name, request.rows, self._answered, asked, partial=False)
+            call.table, call.request, call.label = request.table, request, label
+            call.client_id, call.client = request.id, client.name
+            call.priority = client.priority if request.priority is None else max(client.priority, request.priority)
+            call.timeout = min(request.timeout or timeout or 0.0, timeout or request.timeout or 0.0)
+            asked.cancel = call.cancel
             self._plane.infer(call)
-            return await future
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
+        except RetinueError as error:
+            self._meter.answered(label, status_of(error), monotonic() - asked.started, 0, 0)
+            asked.fail(error)
+        except Exception as error:  # noqa: BLE001  the loop and all other calls must go on
+            asked.fail(InferenceError(f"{type(error).__name__}: {error}"))
 
     def _answered(self, call: Call) -> None:
         """The data plane has the answer: it leaves at the end of this turn."""
-        future: asyncio.Future[Any] = call.to
-        found: Any
-        status = 200
+        asked: Asked = call.to
         try:
             if call.errors:
                 raise call.errors[min(call.errors)]
-            found = grpc_infer.answer(call, call.request, call.release.fields(call.name)[1])
-        except Exception as error:  # noqa: BLE001  outputs that cannot be told are a model's fault, and an answer
-            found = error if isinstance(error, RetinueError) else InferenceError(f"{type(error).__name__}: {error}")
-            status = status_of(found)
+            data = grpc_infer.answer(call, call.request, call.release.fields(call.name)[1]).SerializeToString()
+        except Exception as fault:  # noqa: BLE001  outputs that cannot be told are a model's fault, and an answer
+            error = fault if isinstance(fault, RetinueError) else InferenceError(f"{type(fault).__name__}: {fault}")
             if not call.errors:
-                call.errors = dict.fromkeys(range(call.rows), found)
-        self._plane.answered(call, status)
-        if not self._done:
-            self._loop.call_soon(self._complete)
-        self._done.append((future, found))
-
-    def _complete(self) -> None:
-        done, self._done = self._done, []
-        for step in self._flush:
-            step()
-        for future, found in done:
-            if future.done():
-                continue  # the client has gone
-            if isinstance(found, RetinueError):
-                future.set_exception(found)
-            else:
-                future.set_result(found)
+                call.errors = dict.fromkeys(range(call.rows), error)
+            self._plane.answered(call, status_of(error))
+            asked.fail(error)
+            return
+        self._plane.answered(call, 200)
+        asked.reply(200, data)
 
     # ---------------------------------------------------------------------------------------------------- the rest
-    async def ask(self, name: str, data: bytes, context: Context) -> bytes:
+    def _asks(self, name: str) -> Take:
+        def take(stream: Stream, data: bytes) -> None:
+            task = self._loop.create_task(self._ask(name, stream, data))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            stream.cancel = partial(_cancel, task)
+
+        return take
+
+    async def _ask(self, name: str, stream: Stream, data: bytes) -> None:
         """Every other call of the service."""
         try:
-            return await self._describer.answer(name, data, key_of_metadata(context.invocation_metadata() or ()))
+            found = await self._describer.answer(name, data, stream.head.key)
         except RetinueError as error:
-            await context.abort(code_of(error), text_of(error))
-            raise AssertionError from error  # abort always raises
+            stream.fail(error)
+        except Exception as error:  # noqa: BLE001  it is this call's alone
+            stream.finish(INTERNAL, f"{type(error).__name__}: {error}")
+        else:
+            stream.reply(200, found)
 
-    async def check(self, data: bytes, context: Context) -> bytes:
+    def _check(self, stream: Stream, data: bytes) -> None:
         """Health.Check of the whole ("") or of a service or model by name."""
-        status = await self._health(data, context)
+        status = self._health(stream, data)
         if status == grpc_describe.SERVICE_UNKNOWN:
-            await context.abort(_code("NOT_FOUND"), "unknown service")
-        return bytes(self._health_response(status=status).SerializeToString())
+            stream.finish(NOT_FOUND, "unknown service")
+        elif status is not None:
+            stream.reply(200, self._health_response(status=status).SerializeToString())
 
-    async def watch(self, data: bytes, context: Context) -> None:
-        """Health.Watch: the status now, and whenever it changes."""
-        told = None
-        while True:
-            status = await self._health(data, context)
-            if status != told:
-                await context.write(self._health_response(status=status).SerializeToString())
-                told = status
-            await asyncio.sleep(1.0)
-
-    async def _health(self, data: bytes, context: Context) -> int:
+    def _health(self, stream: Stream, data: bytes) -> int | None:
+        """A service's health; None when the call has been refused."""
         try:
             service = message("grpc.health.v1.HealthCheckRequest").FromString(data).service
         except Exception:  # noqa: BLE001  what the runtime raises differs between its versions
             return grpc_describe.SERVICE_UNKNOWN
         try:
-            return self._describer.probe(service, key_of_metadata(context.invocation_metadata() or ()))
+            return self._describer.probe(service, stream.head.key)
         except RetinueError as error:
-            await context.abort(code_of(error), text_of(error))
-            raise AssertionError from error  # abort always raises
+            stream.fail(error)
+            return None
+
+    def _watch(self, stream: Stream) -> None:
+        """Health.Watch: the status now, and whenever it changes."""
+        stream.streaming = True
+        stream.on_message = self._watched
+        stream.on_leave = lambda: stream.finish(UNAVAILABLE, "the server is about to end")
+
+    def _watched(self, stream: Stream, data: bytes) -> None:
+        if stream.cancel is not None:
+            stream.cancel()
+            stream.finish(INTERNAL, "the request has more than one message")
+            return
+        told: int | None = None
+
+        def look() -> None:
+            nonlocal told
+            status = None if stream.over else self._health(stream, data)
+            if status is None:
+                return
+            if status != told:
+                stream.send(self._health_response(status=status).SerializeToString())
+                told = status
+            stream.cancel = self._loop.call_later(LOOK, look).cancel
+
+        look()
 
 
-def _handlers(server: GrpcServer) -> list[Any]:
-    """Which method is handled how: bytes in, bytes out, so that only our rooms know the messages."""
-    import grpc
-
-    def asks(name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        async def ask(data: bytes, context: Context) -> bytes:
-            return await server.ask(name, data, context)
-
-        return ask
-
-    unary = grpc.unary_unary_rpc_method_handler
-    service = {
-        "ModelInfer": unary(server.infer),
-        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(server.stream),
-        **{name: unary(asks(name)) for name in grpc_describe.NAMES},
-        **{name: unary(_refuses(why)) for name, why in grpc_describe.ABSENT.items()},
-    }
-    health = {"Check": unary(server.check), "Watch": grpc.unary_stream_rpc_method_handler(server.watch)}
-    return [
-        grpc.method_handlers_generic_handler(_SERVICE, service),
-        grpc.method_handlers_generic_handler(_HEALTH, health),
-    ]
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
 
 
-def _code(name: str) -> Any:
-    import grpc
-
-    return grpc.StatusCode[name]
-
-
-def code_of(error: RetinueError) -> Any:
-    """The gRPC status of an error."""
-    return _code(next((code for kind, code in _CODES if isinstance(error, kind)), "INTERNAL"))
-
-
-def text_of(error: RetinueError) -> str:
-    """What a client is told of an error."""
-    return error.message if error.hint == error.remedy else f"{error.message}. {error.hint}"
-
-
-def _refuses(why: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def refuse(data: bytes, context: Context) -> bytes:
-        await context.abort(_code("UNIMPLEMENTED"), why)
-        raise AssertionError  # abort always raises
-
-    return refuse
-
-
-def _parsed(data: bytes) -> Any:
-    try:
-        return message("ModelInferRequest").FromString(data)
-    except Exception as error:  # what the runtime raises differs between its versions
-        raise RequestError("the message is no ModelInferRequest") from error
-
-
-def _id_of(data: bytes) -> str:
-    try:
-        return str(message("ModelInferRequest").FromString(data).id)
-    except Exception:  # noqa: BLE001  it was refused for that very reason
-        return ""
-
-
-def _asks_for_final(data: bytes) -> bool:
-    found = message("ModelInferRequest").FromString(data).parameters
-    return "triton_enable_empty_final_response" in found and bool(
-        found["triton_enable_empty_final_response"].bool_param
-    )
+def _pieces(stream: Stream, server: GrpcServer) -> Any:
+    return Pieces(stream, server.infer, server.server.now)

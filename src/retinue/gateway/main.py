@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import signal
@@ -11,7 +12,7 @@ import socket
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retinue.core.errors import RetinueError
 from retinue.core.state import ServedModel
@@ -22,7 +23,6 @@ from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.doors import Doors
 from retinue.gateway.extensions import Beside
 from retinue.gateway.grpc_describe import Describer
-from retinue.gateway.grpc_server import GrpcServer
 from retinue.gateway.http import HttpServer, Limits
 from retinue.gateway.logs import log_of
 from retinue.gateway.meter import Meter
@@ -35,6 +35,9 @@ from retinue.gateway.tracing import tracing_of
 from retinue.settings import Settings
 from retinue.store.artifacts import FsspecArtifacts
 
+if TYPE_CHECKING:
+    from retinue.gateway.grpc_server import GrpcServer
+
 COLLECT = (50_000, 20, 100)
 """Net new containers before a collection: requests in flight are thousands of them, and none is in a circle."""
 
@@ -43,10 +46,16 @@ class Gateway:
     """The parts of one gateway, wired, and its half of the conversation with the supervisor."""
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, word: Word, notes: Breadcrumbs | None = None
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        word: Word,
+        notes: Breadcrumbs | None = None,
+        grpc_listener: socket.socket | None = None,
     ) -> None:
         self._settings = settings
         self._listener = listener
+        self._grpc_listener = grpc_listener
         self._word = word
         self._loop = asyncio.get_running_loop()
         self._releases: dict[int, PinnedRelease] = {}  # by generation
@@ -178,19 +187,18 @@ class Gateway:
                 ssl=self._certificate.context if self._certificate is not None else None,
                 ssl_handshake_timeout=HANDSHAKE if self._certificate is not None else None,
             )
-            if self._settings.grpc_port is not None:
-                await self._serve_grpc(self._settings.grpc_port)
+            if self._grpc_listener is not None:
+                await self._serve_grpc(self._grpc_listener)
             gc.freeze()  # what a gateway is made of need not be looked at by every collection
             gc.set_threshold(*COLLECT)
         self._lines.say({"op": "serving"})
 
-    async def _serve_grpc(self, port: int) -> None:
-        plane, access, settings = self._plane, self._access, self._settings
-        describer = Describer(plane, access, self._beside)
-        self._grpc = GrpcServer(plane, self._meter, access, describer, self._http.before_flush)
-        credentials = self._certificate.grpc_credentials() if self._certificate is not None else None
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        await self._grpc.start(f"{host}:{port}", settings.max_body, credentials)
+    async def _serve_grpc(self, listener: socket.socket) -> None:
+        from retinue.gateway.grpc_server import GrpcServer  # late: its packages are an extra
+
+        describer = Describer(self._plane, self._access, self._beside)
+        self._grpc = GrpcServer(self._plane, self._meter, self._access, describer, self._http)
+        await self._grpc.start(listener, self._certificate.grpc_context if self._certificate is not None else None)
 
     def _stats(self, sequence: int) -> dict[str, Any]:
         workers = self._pool.status()
@@ -223,7 +231,7 @@ class Gateway:
         if self._server is not None:
             self._server.close()
         if self._grpc is not None:
-            await self._grpc.stop(self._settings.request_timeout)
+            self._grpc.close()
         await self._http.drain(self._settings.request_timeout + 1)
         self.ended.set()
 
@@ -239,11 +247,13 @@ def _settings(text: str) -> Settings:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    with socket.socket(fileno=options.listen) as listener, socket.socket(fileno=options.control) as control:
+    with contextlib.ExitStack() as owned:
+        control = owned.enter_context(socket.socket(fileno=options.control))
+        listeners = [owned.enter_context(socket.socket(fileno=number)) for number in options.listen]
         word = Word(options.word, writable=False)
         try:
             notes = Breadcrumbs(options.notes) if options.notes is not None else None
-            await Gateway(_settings(options.settings), listener, word, notes).run(control)
+            await Gateway(_settings(options.settings), listeners[0], word, notes, *listeners[1:]).run(control)
         finally:
             word.close()
 
@@ -251,7 +261,8 @@ async def _run(options: argparse.Namespace) -> None:
 def main(arguments: list[str]) -> int:
     """Run one gateway; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m retinue.gateway.main")
-    for name in ("control", "listen", "word"):
+    parser.add_argument("--listen", type=int, nargs="+", required=True, help="of the ports of HTTP and, maybe, gRPC")
+    for name in ("control", "word"):
         parser.add_argument(f"--{name}", type=int, required=True, help="number of an inherited descriptor")
     parser.add_argument("--notes", type=int, help="number of the inherited file that outlives a crash")
     parser.add_argument("--settings", required=True)

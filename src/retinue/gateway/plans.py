@@ -127,7 +127,9 @@ class Plan:
         self.readers = tuple(NodeReader(node) for node in graph.nodes)
         self.facts = tuple(_facts(node, model) for node, model in zip(graph.nodes, models, strict=True))
         self.tail: bytes | None = None  # how an answer of one row ends, as `rows` has it
-        self.templates: dict[str, Any] = {}  # by the name that was asked for: the texts that `oip_line` answers with
+        self.templates: dict[
+            Any, Any
+        ] = {}  # by the name that was asked for: what `oip_line` and `grpc_line` answer with
 
     @property
     def model(self) -> LoadedModel:

@@ -16,12 +16,21 @@ from retinue.core.errors import RetinueError, UnavailableError
 from retinue.gateway.batcher import Batch
 from retinue.gateway.calls import IDS, Call
 from retinue.gateway.dataplane import DataPlane
-from retinue.gateway.http import Exchange
 from retinue.gateway.plans import Plan, Table
 from retinue.gateway.release import PinnedRelease
 from retinue.telemetry import DIRECT
 
 Outputs = dict[str, list[Any]]
+
+
+class Asker(Protocol):
+    """Who asked: an exchange of HTTP, or a call of gRPC."""
+
+    started: float
+    cancel: Callable[[], None] | None
+
+    def reply(self, status: int, body: bytes, headers: bytes = b"") -> None:
+        """Answer."""
 
 
 class Tell(Protocol):
@@ -43,7 +52,7 @@ class Quick:
     rows = 1
 
     def __init__(  # noqa: PLR0913, PLR0917  made once a request: passing them by a value would cost as much as they do
-        self, path: QuickPath, exchange: Exchange, release: PinnedRelease, name: str, client: Client, plan: Plan,
+        self, path: QuickPath, exchange: Asker, release: PinnedRelease, name: str, client: Client, plan: Plan,
         values: Sequence[Any], key: BatchKey, tell: Tell, asked: Any,
     ) -> None:  # fmt: skip
         self.path = path
@@ -127,7 +136,7 @@ class QuickPath:
         self.count = count
 
     def row(
-        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, row: dict[str, Any], tell: Tell
+        self, exchange: Asker, client: Client, release: PinnedRelease, name: str, row: dict[str, Any], tell: Tell
     ) -> bool:
         """Start with one JSON row; False: it needs the long way."""
         found = self.plan(release, name, row)
@@ -142,7 +151,7 @@ class QuickPath:
         return self._start(exchange, client, release, name, found, values, tell, row, None)
 
     def _graph(
-        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, plan: Plan, row: dict[str, Any],
+        self, exchange: Asker, client: Client, release: PinnedRelease, name: str, plan: Plan, row: dict[str, Any],
         tell: Tell,
     ) -> bool:  # fmt: skip
         """One row of a model that reads others: a call of its own, whose nodes start without a look at the rest."""
@@ -166,7 +175,7 @@ class QuickPath:
         return True
 
     def line(  # noqa: PLR0913, PLR0917  as above
-        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, table: Table, tell: Tell,
+        self, exchange: Asker, client: Client, release: PinnedRelease, name: str, table: Table, tell: Tell,
         asked: Any, client_id: str | None,
     ) -> bool:  # fmt: skip
         """Start with the one row of a table; False: it needs the long way."""
@@ -181,7 +190,7 @@ class QuickPath:
         return self._start(exchange, client, release, name, found, values, tell, asked, client_id)
 
     def _start(  # noqa: PLR0913, PLR0917  as above
-        self, exchange: Exchange, client: Client, release: PinnedRelease, name: str, plan: Plan, values: Sequence[Any],
+        self, exchange: Asker, client: Client, release: PinnedRelease, name: str, plan: Plan, values: Sequence[Any],
         tell: Tell, asked: Any, client_id: str | None,
     ) -> bool:  # fmt: skip
         key = plan.readers[0].key(values)

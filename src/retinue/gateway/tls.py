@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from retinue.core.errors import UsageError
 from retinue.settings import Settings
@@ -25,7 +24,8 @@ class Certificate:
         self._say = say
         self._stamp = self._look()
         self.trouble: str | None = None  # why the certificate in use is not the one on disk
-        self.context = _context(certificate, key)
+        self.context = _context(certificate, key, "http/1.1")
+        self.grpc_context = _context(certificate, key, "h2")
 
     def tick(self) -> None:
         """Look for changes; called about once a second. What cannot be used is said, the last good one stays."""
@@ -33,8 +33,9 @@ class Certificate:
             stamp = self._look()
             if stamp == self._stamp:
                 return
-            _context(*self._files)  # a trial: half of a change must never get into the context that serves
-            self.context.load_cert_chain(*self._files, password=_no_password)
+            _context(*self._files, "h2")  # a trial: half of a change must never get into the contexts that serve
+            for context in (self.context, self.grpc_context):
+                context.load_cert_chain(*self._files, password=_no_password)
         except (UsageError, OSError, ValueError) as error:  # the other file may follow in a moment
             if str(error) != self.trouble:
                 self.trouble = str(error)
@@ -42,20 +43,6 @@ class Certificate:
             return
         self._stamp, self.trouble = stamp, None
         self._say("tls.changed", "new connections get the new certificate")
-
-    def grpc_credentials(self) -> Any:
-        """The same for a gRPC server; it asks for the files' bytes at each handshake."""
-        import grpc
-
-        def now() -> Any:
-            certificate, key = (file.read_bytes() for file in self._files)
-            return grpc.ssl_server_certificate_configuration([(key, certificate)])
-
-        def changed() -> Any:
-            self.tick()
-            return now() if self.trouble is None else None
-
-        return grpc.dynamic_ssl_server_credentials(now(), changed, require_client_authentication=False)
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:
         try:
@@ -74,11 +61,11 @@ def certificate_of(settings: Settings, say: Note = lambda event, text: None) -> 
     return Certificate(Path(settings.tls_certificate), Path(settings.tls_key), say)
 
 
-def _context(certificate: Path, key: Path) -> ssl.SSLContext:
+def _context(certificate: Path, key: Path, protocol: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:

@@ -20,7 +20,7 @@ from retinue.gateway.record import RecordKeeper, ServeRecord
 from retinue.gateway.tls import certificate_of
 from retinue.gateway.tracing import check_telemetry
 from retinue.processes.controller import Controller
-from retinue.processes.grpc_port import reserve_grpc
+from retinue.processes.grpc_port import require_grpc
 from retinue.processes.supervisor import Supervisor
 from retinue.settings import Settings, parse_memory
 
@@ -66,11 +66,13 @@ async def run_supervisor(
     with contextlib.ExitStack() as owned:
         owned.callback(keeper.close)
         listener = owned.enter_context(_listen(settings.host, settings.port, "port"))
+        listeners = [listener]
         admin_socket = owned.enter_context(_listen("127.0.0.1", settings.admin_port, "admin_port"))
         if settings.grpc_port is not None:
-            reserved = owned.enter_context(reserve_grpc(settings.host, settings.grpc_port))
-            settings = replace(settings, grpc_port=reserved.getsockname()[1])
-        supervisor = Supervisor(settings, portfolio, stage, listener, program)
+            require_grpc()
+            listeners.append(owned.enter_context(_listen(settings.host, settings.grpc_port, "grpc_port")))
+            settings = replace(settings, grpc_port=listeners[1].getsockname()[1])
+        supervisor = Supervisor(settings, portfolio, stage, listeners, program)
         owned.callback(supervisor.close)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,7 +86,8 @@ async def run_supervisor(
                 controller.start()
             await _attend(supervisor, settings, ports, keeper, announce)
         finally:
-            listener.close()
+            for each in listeners:
+                each.close()
             await supervisor.fleet.stop(settings.request_timeout + 5)
             await controller.stop()
             server.close()

@@ -54,7 +54,7 @@ class Supervisor:
         settings: Settings,
         portfolio: str,
         stage: str,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         program: Sequence[str] = PROGRAM,
     ) -> None:
         self._settings = settings
@@ -66,7 +66,7 @@ class Supervisor:
         self._shared.truncate(WORD_SIZE)
         self._word = Word(self._shared.fileno(), writable=True)
         self.log = log_of(settings, "supervisor")
-        self.fleet = Fleet(settings, listener, self._shared.fileno(), self._joined, self._heard, self._died, program)
+        self.fleet = Fleet(settings, listeners, self._shared.fileno(), self._joined, self._heard, self._died, program)
         self.demotions = Demotions(self._folder)
         self.served: Served | None = None
         self._generation = 0  # the last one that was given out
