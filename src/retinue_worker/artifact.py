@@ -8,8 +8,12 @@ import sys
 import zipfile
 from typing import Any
 
-_SAFE = ("sklearn", "numpy", "scipy")
-_RETURN = "Return a fitted scikit-learn estimator or an ONNX model."
+from retinue_worker import booster_artifact, boosters
+
+_SAFE = ("sklearn", "numpy", "scipy", *boosters.FRAMEWORKS)
+# a partial is only a shell, a container only holds: what is in them is listed by itself
+_SHELLS = ("functools.partial", "collections.OrderedDict", "collections.defaultdict")
+_RETURN = "Return a fitted scikit-learn estimator, an XGBoost, LightGBM or CatBoost model, or an ONNX model."
 
 
 class NonsenseError(Exception):
@@ -20,14 +24,22 @@ class NonsenseError(Exception):
         self.hint = hint
 
 
-def keep(model: Any, request: dict[str, Any]) -> dict[str, Any]:
+def keep(model: Any, request: dict[str, Any], seen: list[Any] | None = None) -> dict[str, Any]:
     """Check a returned model against the request and give its artifact and what is needed to load it.
+
+    `seen` are the sorted distinct targets in training, of which a booster that was trained on codes knows nothing.
 
     The result has `data` (bytes), `format`, `container`, `trusted`, `classes` (None for regression and for ONNX)
     and `onnx` (None but for ONNX). Raises NonsenseError.
     """
     if type(model).__name__ == "ModelProto" and type(model).__module__.split(".")[0] == "onnx":
         return _keep_onnx(model, request)
+    framework = boosters.framework_of(model)
+    if framework is not None:
+        try:
+            return booster_artifact.keep(model, framework, request, seen or [])
+        except booster_artifact.MisfitError as error:
+            raise NonsenseError(str(error), error.hint) from None
     base = sys.modules.get("sklearn.base")
     if base is None or not isinstance(model, base.BaseEstimator) or not hasattr(type(model), "predict"):
         raise NonsenseError(f"the training function returned {_described(model)}")
@@ -163,8 +175,7 @@ def _dump(model: Any) -> tuple[bytes, list[str]]:
             "Build it from scikit-learn's own parts, or return an ONNX model.",
         ) from error
     types = sorted(skops.io.get_untrusted_types(data=data))
-    # a partial is only a shell: what it wraps is listed by itself
-    strange = [name for name in types if name.split(".")[0] not in _SAFE and name != "functools.partial"]
+    strange = [name for name in types if name.split(".")[0] not in _SAFE and name not in _SHELLS]
     if strange:
         raise NonsenseError(
             f"the {type(model).__name__} holds {strange[0]}, which is code and not only numbers",

@@ -1,4 +1,4 @@
-"""scikit-learn to ONNX through skl2onnx, several ways of typing the inputs tried in turn.
+"""Models to ONNX: scikit-learn through skl2onnx, several ways of typing the inputs tried in turn; boosters in one.
 
 A way that converts may still not load in onnxruntime or answer wrongly; the platform, which has onnxruntime,
 proves each one and asks for the next.
@@ -6,7 +6,10 @@ proves each one and asks for the next.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+from retinue_worker import booster_convert, boosters
 
 
 class ConversionError(Exception):
@@ -18,10 +21,13 @@ def convert(model: Any, request: dict[str, Any], container: str, start: int = 0)
 
     Raises ConversionError.
     """
-    ways = _ways(model, request["inputs"])
+    framework = boosters.framework_of(model)
+    ways: list[Any] = _ways(model, request["inputs"]) if framework is None else [framework]
     reason = "no other way is left to try"
     for way in range(start, len(ways)):
         try:
+            if framework is not None:
+                return {**booster_convert.convert(model, framework, request), "way": way}
             return {**_attempt(model, request, container, ways[way]), "way": way}
         except Exception as error:  # noqa: BLE001  converters raise all sorts of errors for what they do not know
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -48,6 +54,8 @@ def _attempt(model: Any, request: dict[str, Any], container: str, way: tuple[str
     from skl2onnx import convert_sklearn
     from skl2onnx.common import data_types
 
+    if any(name in sys.modules for name in ("xgboost", "lightgbm")):
+        booster_convert.register()
     makers = {
         "FP32": data_types.FloatTensorType,
         "FP64": data_types.DoubleTensorType,

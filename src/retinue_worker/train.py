@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue_worker.artifact import NonsenseError, keep
+from retinue_worker.boosters import framework_of
 from retinue_worker.convert import ConversionError, convert
 from retinue_worker.exchange import read_columns, read_table, write_columns
 from retinue_worker.job import TrainingJob
@@ -186,14 +187,15 @@ def _train(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
     start = time.perf_counter()
     model = _call(request, job)
     seconds = time.perf_counter() - start
-    kept = keep(model, request)
+    classifies = request["task"] in ("binary", "multiclass")
+    kept = keep(model, request, _classes_seen(job) if classifies and framework_of(model) else None)
     result = {"seconds": seconds, "logged": job.logged, "conversion": 0.0, "compiled": None, "reason": None}
-    if kept["classes"] is None and request["task"] != "regression":
+    if kept["classes"] is None and classifies:
         kept["classes"] = _classes_seen(job)
     _write(request["artifact"], kept.pop("data"))
-    if kept["format"] == "skops":
+    if kept["format"] != "onnx":
         _leave(request, {**result, **kept, "unfinished": True})  # a converter that crashes or hangs costs no training
-        result.update(_compile(model, request, overlay, kept["container"], 0))
+        result.update(_compile(model, {**request, "classes": kept["classes"]}, overlay, kept["container"], 0))
     return {**result, **kept}
 
 
@@ -237,7 +239,7 @@ def _classes_seen(job: TrainingJob) -> list[Any]:
     for table in job.data.values():
         if job.target in table.column_names:
             return sorted(value for value in set(table.column(job.target).to_pylist()) if value is not None)
-    raise NonsenseError(f"no table holds the target {job.target!r}, so the classes of the ONNX model are unknown")
+    raise NonsenseError(f"no table holds the target {job.target!r}, so the classes of the model are unknown")
 
 
 def _compile(model: Any, request: dict[str, Any], overlay: _Overlay, container: str, way: int) -> dict[str, Any]:
@@ -260,6 +262,8 @@ def _compile(model: Any, request: dict[str, Any], overlay: _Overlay, container: 
 
 def _convert(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
     """Convert a kept model in the next way."""
+    if request["format"] != "skops":
+        return {"compiled": None, "reason": "no other way is left to try", "conversion": 0.0}
     import skops.io
 
     signature = request["signature"]

@@ -33,6 +33,8 @@ IMPLIED = ("numpy", "pyarrow", "skops")
 """What `retinue_worker` needs inside every environment: visible lines of its lock."""
 
 CONVERTERS = ("skl2onnx==1.20.*", "onnx<1.24", "protobuf<7")  # with protobuf 7 every HistGradientBoosting model fails
+BOOSTER_CONVERTERS = ("onnxmltools==1.16.*",)
+_CONVERTIBLE = {"scikit-learn", "xgboost", "xgboost-cpu", "lightgbm", "catboost"}
 _HEADER = (
     "# Locked by Retinue from {name}; `retinue env lock` writes it anew.\n# wishes: {wishes}\n# python: {python}\n"
 )
@@ -144,14 +146,16 @@ def materialise(locked: Lock, folder: Path) -> Environment:
 
 def converters(locked: Lock, folder: Path) -> tuple[Path | None, str | None]:
     """(overlay folder with the converters to ONNX that the environment lacks, None), or (None, why there is none)."""
-    if "scikit-learn" not in _names(locked.text):
-        return None, "scikit-learn is not in the environment"
+    names = _names(locked.text) & _CONVERTIBLE
+    if not names:
+        return None, "nothing that has a converter to ONNX is in the environment"
+    tools = (*CONVERTERS, *(BOOSTER_CONVERTERS if names - {"scikit-learn", "catboost"} else ()))
     target = folder / f"{locked.digest}{_SUFFIX}"
 
     def make(scratch: Path) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             wanted, constraint = Path(temporary, "converters.in"), Path(temporary, "environment.lock")
-            wanted.write_text("\n".join(CONVERTERS) + "\n")
+            wanted.write_text("\n".join(tools) + "\n")
             constraint.write_text(locked.text)
             python = ["--python", str(_interpreter(locked.python))]
             pins = _run([*_COMPILE, str(wanted), "-c", str(constraint), *python])

@@ -169,6 +169,7 @@ class Trainers:
         message = {
             "op": "convert",
             "artifact": str(result.artifact.absolute()),
+            "format": result.format,
             "signature": dict(result.signature),
             "way": way,
             **_compile_part(request, result.artifact),
