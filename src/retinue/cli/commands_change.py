@@ -16,6 +16,7 @@ from retinue.cli.options import (
     AllowWeaker,
     Detailed,
     Every,
+    Exclude,
     Format,
     MaybeModels,
     Models,
@@ -41,6 +42,10 @@ PlanFile = Annotated[
 ToRelease = Annotated[
     str | None, typer.Option("--to", metavar="N", help="Go back to the content of release N as a whole.")
 ]
+Wait = Annotated[
+    float,
+    typer.Option("--wait", min=0, metavar="SECONDS", help="Wait so long for another apply on the same models to end."),
+]
 StageOnly = Annotated[str, typer.Option("--stage", metavar="STAGE", help="The stage, e.g. dev, staging or prod.")]
 
 
@@ -55,6 +60,7 @@ def plan(  # noqa: PLR0913 - typer reads a command's options from its parameters
     *,
     to: Stage = "prod",
     select: Select = None,
+    exclude: Exclude = None,
     refresh_data: Refresh = False,
     allow_remove: AllowRemove = None,
     allow_weaker: AllowWeaker = None,
@@ -69,6 +75,7 @@ def plan(  # noqa: PLR0913 - typer reads a command's options from its parameters
 
     asked = Asked(
         select=_many(select),
+        exclude=_many(exclude),
         refresh_data=refresh_data,
         allow_remove=_many(allow_remove),
         allow_weaker=_many(allow_weaker),
@@ -93,12 +100,14 @@ def apply(  # noqa: PLR0913 - typer reads a command's options from its parameter
         str | None, typer.Option("--to", "--stage", metavar="STAGE", help="The stage; prod if not given.")
     ] = None,
     select: Select = None,
+    exclude: Exclude = None,
     refresh_data: Refresh = False,
     allow_remove: AllowRemove = None,
     allow_weaker: AllowWeaker = None,
     retry: Retry = None,
     why: Why = "",
     yes: Yes = False,
+    wait: Wait = 0.0,
     all_: Every = False,
     output: Output = Format.text,
 ) -> int:
@@ -107,6 +116,7 @@ def apply(  # noqa: PLR0913 - typer reads a command's options from its parameter
 
     asked = Asked(
         select=_many(select),
+        exclude=_many(exclude),
         refresh_data=refresh_data,
         allow_remove=_many(allow_remove),
         allow_weaker=_many(allow_weaker),
@@ -114,7 +124,7 @@ def apply(  # noqa: PLR0913 - typer reads a command's options from its parameter
     )
     stage = _stage(planfile, to, asked)
     with _frame(context).project(stage) as project:
-        return _apply(project, _Wanted(_frame(context), planfile, asked, why, yes, all_, output))
+        return _apply(project, _Wanted(_frame(context), planfile, asked, why, yes, all_, output, wait))
 
 
 def rebuild(
@@ -223,6 +233,7 @@ class _Wanted:
     yes: bool
     every: bool
     output: Format
+    wait: float = 0.0  # seconds
 
 
 def _apply(project: Project, wanted: _Wanted) -> int:
@@ -263,12 +274,25 @@ def _plan_of(project: Project, wanted: _Wanted) -> Plan:
     else:
         _note_new_stage(project)
         plan = project.plan(wanted.asked, say=say)
+    if wanted.wait and _waited(project, plan, wanted.wait) and wanted.planfile is None:
+        plan = project.plan(wanted.asked, say=say)  # the other apply may have changed what there is to do
     text = render_plan(plan, every=wanted.every)
     if wanted.output is Format.json:
         say(text)
     else:
         emit(text)
     return plan
+
+
+def _waited(project: Project, plan: Plan, seconds: float) -> bool:
+    """Wait until no other apply is at work on the models of `plan`; whether there was any waiting."""
+    from time import sleep
+
+    from retinue.control.events import utc_now
+    from retinue.control.waiting import wait_for
+
+    place = (plan.portfolio, plan.stage)
+    return wait_for(project.registry, place, plan.affected, seconds=seconds, say=say, clock=utc_now, sleep=sleep)
 
 
 def _note_new_stage(project: Project) -> None:

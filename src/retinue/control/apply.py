@@ -20,7 +20,8 @@ from retinue.control.leases import LEASE_SECONDS, LeaseKeeper, later, tidy, unto
 from retinue.control.publish import publish
 from retinue.control.run import Builder, Patch, Run, Tools
 from retinue.control.verdicts import Candidate, settle
-from retinue.core.errors import ConflictError, RetinueError, StateUnavailableError
+from retinue.control.waiting import holders_of, refusal
+from retinue.core.errors import ConflictError, LeaseHeldError, RetinueError, StateUnavailableError
 from retinue.core.plan import Build, Plan, Regate
 from retinue.core.settings_body import merged, options_digest
 from retinue.core.state import ApplyRecord, Definition, Hold, Landing, Lease, Release, SettingsRevision
@@ -43,6 +44,7 @@ class Applier:
     observer: Observer = lambda event: None
     on_effect: OnEffect = ignore
     on_stop: Callable[[], None] = lambda: None  # ends what the builder has started
+    lease_seconds: float = LEASE_SECONDS
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def apply(self, plan: Plan, *, plan_id: str, why: str = "") -> Outcome:
@@ -50,10 +52,8 @@ class Applier:
         self._check_fresh(plan)
         now = self.clock()
         tidy(self.registry, plan.portfolio, plan.stage, self.holder, now)
-        lease = self.registry.acquire(
-            plan.portfolio, plan.stage, plan.affected, holder=self.holder, now=now, expires=later(now, LEASE_SECONDS)
-        )
-        keeper = LeaseKeeper(self.registry, lease, self.clock)
+        lease = self._acquire(plan, now)
+        keeper = LeaseKeeper(self.registry, lease, self.clock, self.lease_seconds)
         apply_id = uuid4().hex
         status = "failed"
         summary: dict[str, Json] = {"error": "interrupted"}
@@ -84,6 +84,23 @@ class Applier:
         self._stop.set()
 
     # ── before ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _acquire(self, plan: Plan, now: str) -> Lease:
+        expires = later(now, self.lease_seconds)
+        try:
+            return self.registry.acquire(
+                plan.portfolio, plan.stage, plan.affected, holder=self.holder, now=now, expires=expires
+            )
+        except LeaseHeldError as error:
+            held = holders_of(self.registry, plan.portfolio, plan.stage, plan.affected, now)
+            if not held:  # freed this very moment
+                raise
+            raise refusal(self.registry, held[0], plan.affected) from error
+
+    def _still_ours(self, lease: Lease) -> None:
+        """Raise ConflictError if the lease was lost: whoever froze past it must write nothing that others see."""
+        now = self.clock()
+        self.registry.renew(lease, now=now, expires=later(now, self.lease_seconds))
 
     def _check_fresh(self, plan: Plan) -> None:
         release = self.registry.current(plan.portfolio, plan.stage)
@@ -165,6 +182,7 @@ class Applier:
         patch: Patch,
         holds: tuple[Hold, ...],
     ) -> Release | None:
+        self._still_ours(lease)
         now = self.clock()
         if plan.retries:
             self.registry.end_holds(plan.retries, why=why or "retried, or its gates were edited", who=self.who, now=now)

@@ -99,17 +99,19 @@ def _started(pid: int) -> int | None:
 class LeaseKeeper:
     """Renews the lease in a thread while the apply runs; landing is refused if it is lost all the same."""
 
-    def __init__(self, registry: Registry, lease: Lease, clock: Callable[[], str]) -> None:
-        self.registry, self.lease, self.clock = registry, lease, clock
+    def __init__(
+        self, registry: Registry, lease: Lease, clock: Callable[[], str], seconds: float = LEASE_SECONDS
+    ) -> None:
+        self.registry, self.lease, self.clock, self.seconds = registry, lease, clock, seconds
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
     def _renew(self) -> None:
-        while not self._end.wait(LEASE_SECONDS / 4):
+        while not self._end.wait(self.seconds / 4):
             now = self.clock()
             try:
-                self.lease = self.registry.renew(self.lease, now=now, expires=later(now, LEASE_SECONDS))
+                self.lease = self.registry.renew(self.lease, now=now, expires=later(now, self.seconds))
             except StateError:
                 continue  # lost or unreachable: the landing will say so with its reason
 
