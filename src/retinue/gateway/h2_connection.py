@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections import deque
 from typing import Protocol, cast
 
 from retinue.gateway import h2_wire as h2
 from retinue.gateway.exchange import Server
 from retinue.gateway.grpc_status import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
 from retinue.gateway.h2_heads import CallHead, CallHeads
+from retinue.gateway.h2_sending import Sending
 from retinue.gateway.h2_stream import Stream
 from retinue.gateway.h2_wire import Broken
 
@@ -35,34 +35,22 @@ class Door(Protocol):
         """A call begins: say who takes its messages, or refuse it."""
 
 
-class H2Connection(asyncio.Protocol):
+class H2Connection(Sending):
     """One client connection."""
 
     def __init__(self, door: Door) -> None:
-        self.server = door.server
+        super().__init__(door.server)
         self.max_message = door.max_message
-        self.dirty = False
         self._begin = door.begin
-        self._transport: asyncio.Transport | None = None
         self._heads = CallHeads()
-        self._streams: dict[int, Stream] = {}
-        self._blocked: dict[int, Stream] = {}  # whose answers wait for windows
-        self._out: list[bytes] = []
         self._rest = b""  # the beginning of a frame
         self._greeted = False
         self._settings = False  # the client's first have come
         self._last = 0  # the newest call
         self._block: tuple[int, int, list[bytes]] | None = None  # stream, flags, pieces of a header block
-        self._window = h2.DEFAULT_WINDOW  # what all answers together may send
-        self._initial = h2.DEFAULT_WINDOW  # what each may
         self._allowed = h2.CONNECTION_WINDOW  # what the client may still send us
-        self._owed = 0  # bytes that wait for windows
-        self._idle_frames = self._resets = 0
-        self._leaving = False  # no new calls
-        self._ended = False  # nothing more is read
+        self._resets = 0
         self._since = self.server.now()
-        self._stuck = 0.0
-        self._moved = 0.0  # when an answer that waits last moved
 
     # ----------------------------------------------------------------------------------------------- the transport
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,18 +67,6 @@ class H2Connection(asyncio.Protocol):
         self._blocked.clear()
         for stream in streams.values():
             _drop(stream)
-
-    def pause_writing(self) -> None:
-        """The client takes nothing more for now: read nothing more from it."""
-        self._stuck = self.server.now()
-        if self._transport:
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """The client takes answers again."""
-        self._stuck = 0.0
-        if self._transport and not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
@@ -115,7 +91,7 @@ class H2Connection(asyncio.Protocol):
             self._rest = data
             return -1
         word = data.split(b" ", 1)[0]
-        if word.isalpha() and word.isupper() and self._transport:
+        if word.isalpha() and word.isupper() and word != b"PRI":
             self._out = []
             self._say(_NO_HTTP1)
             self._ended = True
@@ -309,94 +285,6 @@ class H2Connection(asyncio.Protocol):
         elif number in self._blocked:
             self._pump(stream)
 
-    # ------------------------------------------------------------------------------------------------- frames out
-    def whole(self, stream: Stream, data: bytes) -> None:
-        """Send a unary answer."""
-        size = len(data) + 5
-        if size > h2.MAX_FRAME or size > self._window or size > stream.window or self._blocked or stream.said:
-            stream.send(data)
-            stream.finish(0)
-            return
-        self._window -= size
-        self._say(h2.whole_answer(stream.id, data))
-        self._close(stream)
-
-    def head(self, stream: Stream, block: bytes, *, last: bool) -> None:
-        """Send a header block."""
-        self._say(h2.frame(h2.HEADERS, h2.END_HEADERS | (h2.END_STREAM if last else 0), stream.id, block))
-        if last:
-            self._close(stream)
-
-    def body(self, stream: Stream, data: bytes) -> None:
-        """Send bytes of messages, as far as the windows allow."""
-        if stream.out is None:
-            stream.out = deque()
-        stream.out.append(memoryview(data))
-        self._owed += len(data)
-        self._pump(stream)
-
-    def end(self, stream: Stream, code: int, text: str) -> None:
-        """Send the trailers, behind all that waits."""
-        stream.owes = (code, text)
-        self._pump(stream)
-
-    def give_back(self, stream: Stream, size: int) -> None:
-        """The client may send so many more bytes in this stream."""
-        stream.allowed += size
-        stream.grown += size
-        if stream.grown >= h2.STREAM_WINDOW // 2 and stream.open:
-            self._say(h2.frame(h2.WINDOW_UPDATE, 0, stream.id, h2.number(stream.grown)))
-            stream.grown = 0
-
-    def _pump(self, stream: Stream) -> None:
-        """Send what waits in a stream, as far as the windows allow."""
-        out = stream.out
-        while out:
-            room = min(self._window, stream.window, h2.MAX_FRAME)
-            if room <= 0:
-                if not self._moved:
-                    self._moved = self.server.now()
-                self._blocked[stream.id] = stream
-                return
-            part = out[0]
-            now = part[:room]
-            size = len(now)
-            self._say(h2.frame(h2.DATA, 0, stream.id, bytes(now)))
-            if size == len(part):
-                out.popleft()
-            else:
-                out[0] = part[room:]
-            self._window -= size
-            stream.window -= size
-            self._owed -= size
-            self._idle_frames -= 2
-            if self._moved:
-                self._moved = self.server.now()
-        self._blocked.pop(stream.id, None)
-        if not self._blocked:
-            self._moved = 0.0
-        if stream.owes is not None:
-            code, text = stream.owes
-            block = h2.trailers(code, text)
-            self._say(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, stream.id, block))
-            self._close(stream)
-
-    def _pump_all(self) -> None:
-        for stream in list(self._blocked.values()):
-            self._pump(stream)
-
-    def _close(self, stream: Stream) -> None:
-        """Its answer is complete."""
-        stream.over = True
-        stream.cancel = stream.on_end = None
-        self._idle_frames -= 4
-        if stream.open:
-            self._reset(stream.id, h2.NO_ERROR)  # it need not send the rest
-        self._streams.pop(stream.id, None)
-
-    def _reset(self, number: int, code: int) -> None:
-        self._say(h2.frame(h2.RST_STREAM, 0, number, h2.number(code)))
-
     def _forget(self, number: int) -> None:
         """Nobody waits for this call any more."""
         stream = self._streams.pop(number, None)
@@ -408,22 +296,6 @@ class H2Connection(asyncio.Protocol):
                 self._owed -= sum(map(len, stream.out))
             _drop(stream)
             self._settle()
-
-    def _say(self, data: bytes) -> None:
-        self._out.append(data)
-        if not self.dirty:
-            self.server.flush_soon(self)
-
-    def flush(self) -> None:
-        """Write what there is to say."""
-        self.dirty = False
-        out, self._out = self._out, []
-        if self._transport is not None and out:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-            if self._ended:
-                self._transport.close()
-            elif self._leaving:
-                self._settle()
 
     # --------------------------------------------------------------------------------------------------- the limits
     def _idle(self) -> None:
@@ -449,25 +321,33 @@ class H2Connection(asyncio.Protocol):
         """The clock's look at this connection: who is too slow is told so, or cut off."""
         limits = self.server.limits
         self._idle_frames = self._resets = 0
+        if self._ending and now > self._ending:
+            self.abort()
+            return
         for since in (self._stuck, self._moved):
             if since and now - since > limits.write:
                 self.abort()
                 return
+        self._hurry(now)
+        if not self._greeted and now - self._since > limits.request:
+            self.abort()
+        elif not self._streams and now - self._since > IDLE:
+            self.close_if_idle()
+
+    def _hurry(self, now: float) -> None:
+        """End calls that take too long to arrive, or to be answered."""
+        patience = self.server.limits.request
         for stream in list(self._streams.values()):
             if not stream.partial:
                 stream.late = 0.0
-            if stream.late and now - stream.late > limits.request:
+            if stream.late and now - stream.late > patience:
                 _drop_quietly(stream)
-                stream.finish(RESOURCE_EXHAUSTED, f"the message did not arrive within {limits.request:g} s")
+                stream.finish(RESOURCE_EXHAUSTED, f"the message did not arrive within {patience:g} s")
             elif now > stream.deadline + 0.5:  # the data plane tells of its own deadlines
                 _drop_quietly(stream)
                 stream.finish(DEADLINE_EXCEEDED, "the call's deadline is over")
             elif stream.partial and not stream.late:
                 stream.late = now
-        if not self._greeted and now - self._since > limits.request:
-            self.abort()
-        elif not self._streams and now - self._since > IDLE:
-            self.close_if_idle()
 
     def close_if_idle(self) -> None:
         """Say that no new calls are taken; close when the last has its answer."""
@@ -478,16 +358,6 @@ class H2Connection(asyncio.Protocol):
             if stream.on_leave is not None:
                 stream.on_leave()
         self._settle()
-
-    def _settle(self) -> None:
-        """Close when we are leaving and nobody waits for anything."""
-        if self._leaving and not self._streams and not self._out and self._transport:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        if self._transport:
-            self._transport.abort()
 
     def _break(self, error: Broken) -> None:
         """Say why, and end."""

@@ -18,6 +18,8 @@ from retinue.gateway.values import Column, word
 
 _COMPARED = 20  # so many different rows of a request, and names of a row, are compared with what is missing
 
+_WRAPPERS = frozenset({"row", "Rows", "inputs", "instances", "data", "records", "dataframe_split"})
+
 
 class RowTable:
     """A request's rows."""
@@ -78,7 +80,8 @@ def check_names(table: RowTable, known: frozenset[str]) -> None:
         if known <= row.keys() or not known:
             continue
         if known.isdisjoint(row):
-            raise RequestError(f"row {index} has none of the fields {', '.join(sorted(known))}")
+            form = " (rows of a request stand in an array named `rows`)" if row.keys() & _WRAPPERS else ""
+            raise RequestError(f"row {index} has none of the fields {', '.join(sorted(known))}{form}")
         names = frozenset(row)
         if names in seen or len(seen) == _COMPARED:
             continue
