@@ -18,7 +18,6 @@ from retinue.control.apply import Applier
 from retinue.control.effects import OnEffect, ignore
 from retinue.control.events import Outcome, utc_now
 from retinue.control.planfile import plan_id
-from retinue.control.wish import settings_body
 from retinue.core.contract import Field, Schema
 from retinue.core.declaration import hashed_body
 from retinue.core.errors import Location, TrainingError
@@ -37,6 +36,8 @@ from retinue.core.portfolio import (
     Portfolio,
     TableSpec,
 )
+from retinue.core.settings_body import settings_body
+from retinue.core.settings_body import settings_body
 from retinue.core.state import Evidence, Snapshot, Verdict, Version
 from retinue.core.wish import Options, Wish, WishedModel, snapshot_hash
 from retinue.store.fake import MemoryRegistry

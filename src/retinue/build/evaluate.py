@@ -159,7 +159,7 @@ def _metric_results(case: Case, rng: np.random.Generator) -> tuple[list[GateResu
         return [
             failed(f"{gate.metric}.{side}", str(error), metric=gate.metric) for gate, side in _asked(case.gates)
         ], {}
-    known = _known(case)
+    known = known_rows(case)
     challenger = challenger.take(known)
     bad = int((~challenger.finite).sum())
     if bad:
@@ -200,7 +200,7 @@ def _paired(challenger: Scored, champion: Scored, keys: Array | None, rng: np.ra
     return Sample(challenger.take(answered), champion.take(answered), None if keys is None else keys[answered], rng)
 
 
-def _known(case: Case) -> Array:
+def known_rows(case: Case) -> Array:
     """Mask [n] of the rows whose truth is known."""
     truth = np.asarray(case.truth)
     if truth.dtype.kind == "O":

@@ -17,11 +17,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from retinue.build.around import around, grouping, hidden
 from retinue.build.chain import Beside, Chain, mapped_fields, spec_of
 from retinue.build.columns import Columns, Table, profile, target_values, to_columns
 from retinue.build.compile import Served, choose
 from retinue.build.dataset import DataSet, split
 from retinue.build.evaluate import Case, Evaluation, evaluate
+from retinue.build.further import with_further
+from retinue.build.outside import evaluate_made, made_data
+from retinue.build.timing import ROWS
 from retinue.build.train import TrainResult
 from retinue.build.workshop import Workshop
 from retinue.core.contract import Field, Schema
@@ -81,6 +85,12 @@ class Pipeline:
 
         Raises TrainingError and DataError for what the user's code or data does wrong.
         """
+        with self.workshop.quiet.busy():
+            return self._build(step, spec, beside, champion, sibling)
+
+    def _build(
+        self, step: Build | Regate, spec: ModelSpec, beside: Beside, champion: Champion | None, sibling: bool
+    ) -> Built:
         snapshot = snapshot_hash(step.data, {m: v.id for m, v in beside.items()})
         found = None if sibling else self._find(step.definition, snapshot)
         started = datetime.now(UTC)
@@ -110,11 +120,15 @@ class Pipeline:
 
     def regate(self, step: Regate, spec: ModelSpec, beside: Beside, champion: Champion) -> Built:
         """Test the live version of a step beside these upstreams, against itself beside today's."""
+        with self.workshop.quiet.busy():
+            return self._regate(step, spec, beside, champion)
+
+    def _regate(self, step: Regate, spec: ModelSpec, beside: Beside, champion: Champion) -> Built:
         version = champion.version
         known = self._known(version, spec, beside, champion)
         if known is not None:
             return Built(version, known, None, reused=True, known=True)
-        own = spec_of(version)
+        own = replace(spec_of(version), gates=spec.gates)
         data = self._data(step.data, own, beside, champion)
         moved = any(champion.beside.get(m) is None or champion.beside[m].id != v.id for m, v in beside.items())
         rival = champion if moved else None  # beside the same upstreams it would be compared with itself
@@ -140,6 +154,8 @@ class Pipeline:
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _data(self, pinned: Mapping[str, Json], spec: ModelSpec, beside: Beside, champion: Champion | None) -> DataSet:
+        if not spec.data:
+            return made_data(spec)
         tables = self.workshop.tables
         pin = Pin.from_json(pinned["sources"])
         primary = spec.data[0].table
@@ -152,11 +168,13 @@ class Pipeline:
             late = {column for column, _ in tables.spec(primary).available}
             extra |= {f for f in read - late if there[f] != "TIMESTAMP"}
         own = {need.column for need in spec.needs}
-        columns = sorted(c for c in extra if c not in own)
+        table = tables.spec(primary)
+        grouped = grouping(spec, there) - {*spec.features, spec.target, table.time or "", table.key or "", *extra}
+        columns = sorted(c for c in extra | grouped if c not in own)
         if pinned["cutoff"] is not None:
             features = sorted({f for f in (*spec.features, *mapped_fields(spec, beside)) if f in there})
             tables.check_lookahead(primary, features, pin, pinned["cutoff"])
-        return split(tables, spec, pin, pinned["cutoff"], columns)
+        return hidden(split(tables, spec, pin, pinned["cutoff"], columns), grouped)
 
     def _holdout(self, data: DataSet, spec: ModelSpec, beside: Beside) -> Table:
         return self.chain.complete(data.holdout, spec.needs, beside)
@@ -206,7 +224,7 @@ class Pipeline:
         seen = profile(rows, spec.features)
         signature = _nullable(served.signature, {p.name for p in seen if p.missing > 0})
         artifact = self._stored(served.artifact, served.format, signature)
-        bare = replace(spec, metadata=Metadata())  # owners and tags change without a new version
+        bare = replace(spec, metadata=Metadata(), approval=None)  # owners and tags change without a new version
         return {
             "model": spec.name,
             "family": spec.family,
@@ -267,25 +285,36 @@ class Pipeline:
         columns = to_columns(holdout, own.features)
         signature = version.manifest["artifact"]["signature"]
         outputs = self._try(lambda: self.workshop.answers(version, columns))
+        predict = lambda batch: self.workshop.answers(version, batch)  # noqa: E731
+        if not own.data:
+            return evaluate_made(replace(own, gates=spec.gates), version.manifest["artifact"], columns, predict)
         rival = self._champion(champion, own, data) if champion is not None else None
-        return evaluate(
-            Case(
-                gates=spec.gates,
-                task=own.task,
-                target=own.target,
-                classes=tuple(signature["classes"]) if signature["classes"] is not None else None,
-                schema=Schema(_fields(signature["inputs"]), _fields(signature["outputs"])),
-                columns=columns,
-                truth=target_values(holdout, own),
-                outputs=outputs,
-                predict=lambda batch: self.workshop.answers(version, batch),
-                size=version.manifest["artifact"]["size"],
-                seed=0,
-                keys=_repeated(data, holdout),
-                champion=rival[0] if rival else None,
-                champion_classes=rival[1] if rival else None,
-            )
+        case = Case(
+            gates=spec.gates,
+            task=own.task,
+            target=own.target,
+            classes=tuple(signature["classes"]) if signature["classes"] is not None else None,
+            schema=Schema(_fields(signature["inputs"]), _fields(signature["outputs"])),
+            columns=columns,
+            truth=target_values(holdout, own),
+            outputs=outputs,
+            predict=lambda batch: self.workshop.answers(version, batch),
+            size=version.manifest["artifact"]["size"],
+            seed=0,
+            keys=_repeated(data, holdout),
+            champion=rival[0] if rival else None,
+            champion_classes=rival[1] if rival else None,
         )
+        beyond = around(self.workshop, spec, version, holdout, lambda: self._timed_champion(champion, data))
+        return with_further(evaluate(case), case, beyond)
+
+    def _timed_champion(self, champion: Champion | None, data: DataSet) -> tuple[Version, Columns] | None:
+        """The champion with the inputs it is timed on; None when there is none. Raises DataError if they lack."""
+        if champion is None:
+            return None
+        own = spec_of(champion.version)
+        rows = self.chain.complete(data.holdout.slice(0, ROWS), own.needs, champion.beside)
+        return champion.version, to_columns(rows, own.features)
 
     def _try(self, answer: Callable[[], Columns]) -> Columns:
         """A model that cannot answer its holdout has empty outputs: the contract gate says why it fails."""

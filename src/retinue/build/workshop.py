@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ import pyarrow as pa
 from retinue.build.bundle import unpack
 from retinue.build.columns import Columns, Table, input_fields
 from retinue.build.environment import Environment, Lock, converters, materialise, read_lock
+from retinue.build.outside import adopt
+from retinue.build.timing import Quiet
 from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
 from retinue.build.weigher import Weighers
 from retinue.core.errors import TrainingError
@@ -63,6 +66,7 @@ class Workshop:
         scratch = _scratch(settings.cache / "tmp")
         self.trainers = Trainers(self.workers, scratch)
         self.weighers = Weighers(scratch)
+        self.quiet = Quiet()
         self._scratch = tempfile.TemporaryDirectory(prefix="build-", dir=scratch)
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
@@ -103,6 +107,9 @@ class Workshop:
             if definition not in self._opened:
                 row = self._definition(definition)
                 unpacked = unpack(self.artifacts.get(row.bundle), self.folder(model))
+                if not unpacked.lock:  # a graph from outside needs no environment: gateways run it
+                    self._opened[definition] = _without_environment(unpacked.project)
+                    return self._opened[definition]
                 self._opened[definition] = self._with_environment(unpacked.project, read_lock(unpacked.lock), model)
             return self._opened[definition]
 
@@ -142,7 +149,7 @@ class Workshop:
             bundle=opened.project,
             entry=spec.train,
             tables=paths,
-            inputs=input_fields(tables[spec.data[0].table], spec.features),
+            inputs=input_fields(next(iter(tables.values())), spec.features),
             target=spec.target,
             task=spec.task,
             folder=folder,
@@ -154,6 +161,8 @@ class Workshop:
             no_overlay=opened.no_overlay,
         )
         try:
+            if spec.artifact is not None:
+                return adopt(self, request, spec, self._definition(definition).body["artifact"])
             return self.trainers.train(request)
         except TrainingError:
             self._keep_failed(spec.name, folder / "train.log")
@@ -207,6 +216,11 @@ class Workshop:
                 path = self.artifacts.local(body["digest"])
                 self._models[key] = load(str(path), "onnx", dict(body["signature"]))
             return self._models[key]
+
+
+def _without_environment(project: Path) -> Opened:
+    own = Environment("", project, Path(sys.executable))
+    return Opened(project, Lock("", "", ""), own, None, "the model has no environment")
 
 
 def _scratch(root: Path) -> Path:

@@ -7,24 +7,29 @@ say what a definition is. `core/planner` then compares the wish with what is rec
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retinue.build.bundle import Code, close_code, collect_files
+from retinue.build.bundle import Code, close_all, collect_files
 from retinue.build.environment import Lock
+from retinue.build.outside_files import OutsideFiles
+from retinue.control.alike import Bodies, Kinds
+from retinue.control.keys import keys_by_function
+from retinue.control.wish_facts import FactsBook, question_of, same_text, table_json
 from retinue.core.declaration import Planned, hashed_body, planned, request_fields, table_closure
 from retinue.core.errors import PortfolioError
 from retinue.core.family import Expansion, by_name, expand
 from retinue.core.gates import gates_digest
 from retinue.core.graph import Graph, renames
-from retinue.core.identity import digest, digest_bytes
+from retinue.core.identity import digest_bytes
+from retinue.core.outside import declared_columns
 from retinue.core.plan import Waiting
 from retinue.core.portfolio import ModelSpec, ModelTemplate, Portfolio
-from retinue.core.settings_body import endpoint_options
+from retinue.core.settings_body import settings_body
 from retinue.core.state import Version
 from retinue.core.wish import Actual, Options, Wish, WishedModel
-from retinue.sources.base import Facts, Pin, Question, Tables
+from retinue.sources.base import Pin, Question, Tables
 
 Json = Any
 
@@ -47,7 +52,7 @@ def find_members(portfolio: Portfolio, tables: Tables, live: Mapping[str, Versio
     expansions: list[Expansion] = []
     waiting: list[Waiting] = []
     for template in portfolio.models.values():
-        expansion = _expand(template, tables, live)
+        expansion = _expand(template, tables, live, Path(portfolio.root))
         kept, said = _lapsed(template, expansion)
         expansions.append(replace(expansion, members=(*expansion.members, *kept)))
         waiting += said
@@ -58,8 +63,10 @@ def find_members(portfolio: Portfolio, tables: Tables, live: Mapping[str, Versio
     return Members(ordered, graph, tuple(waiting), {name: str(spec.where) for name, spec in specs.items()})
 
 
-def _expand(template: ModelTemplate, tables: Tables, live: Mapping[str, Version]) -> Expansion:
+def _expand(template: ModelTemplate, tables: Tables, live: Mapping[str, Version], root: Path) -> Expansion:
     each = template.for_each
+    if each is not None and each.python is not None:
+        return expand(template, keys_by_function(template, tables, root))
     if each is None or each.table is None:
         return expand(template)
     keys = [(k.values, k.rows) for k in tables.keys(each.table, each.columns)]
@@ -93,62 +100,78 @@ def _lapsed(template: ModelTemplate, expansion: Expansion) -> tuple[list[ModelSp
 class Wisher:
     """Turns members into a `Wish`. Code closures and files are read once per training function, not per member."""
 
-    def __init__(self, portfolio: Portfolio, tables: Tables, locks: Mapping[str, Lock]) -> None:
-        self.portfolio, self.tables, self.locks = portfolio, tables, locks
+    def __init__(self, portfolio: Portfolio, tables: Tables, locks: Mapping[str, Lock], outside: OutsideFiles) -> None:
+        self.portfolio, self.tables, self.locks, self.outside = portfolio, tables, locks, outside
         self.root = Path(portfolio.root)
-        self.codes: dict[str, Code] = {}
+        self.codes: dict[tuple[str, str | None], Code] = {}
         self.files: dict[tuple[str, ...], dict[str, bytes]] = {}
-        self.facts = _FactsBook(tables)
+        self.facts = FactsBook(tables)
+        self.kinds = Kinds({})
+        self.bodies: dict[str, tuple[dict[str, Json], str]] = {}
+
+    def resolve(self, members: Members) -> dict[str, tuple[dict[str, Json], str]]:
+        """Each model's hashed body and the hash of its definition. Raises PortfolioError for what does not fit."""
+        self.kinds = Kinds(members.specs)
+        schemas = self._schemas(members.specs)
+        bodies = Bodies(self.kinds, schemas, lambda spec: self._body(spec, schemas))
+        self.bodies = {name: bodies.of(spec) for name, spec in members.specs.items()}
+        return self.bodies
 
     def wish(self, members: Members, actual: Actual, stage: str, options: Options) -> Wish:
         """The resolved wish. Raises PortfolioError and DataError for what does not fit together."""
-        schemas = self._schemas(members.specs)
+        if not self.bodies:
+            self.resolve(members)
         fresh_pin = self.tables.pin(tuple(self.portfolio.tables))
-        wanted = {name: self._questions(spec, members.specs) for name, spec in members.specs.items()}
+        wanted = self._wanted(members.specs)
         self.facts.ask([(q, fresh_pin) for questions in wanted.values() for q in questions])
+        cutoffs = self._cutoffs(members, actual, options, fresh_pin)
+        gates = {kind: gates_digest(kind.first.gates, kind.first.task) for kind in self.kinds.all}
+        sources = {kind: self._sources(kind.first, fresh_pin) for kind in self.kinds.all}
         models: dict[str, WishedModel] = {}
-        bodies = {name: self._body(spec, schemas) for name, spec in members.specs.items()}
-        cutoffs = self._cutoffs(members, bodies, actual, options, fresh_pin)
         for name, spec in members.specs.items():
-            closure = table_closure([use.table for use in spec.data], self.portfolio.tables)
-            sources = {t: fresh_pin.until.get(t) for t in closure if not self.portfolio.tables[t].is_view}
+            kind, (body, definition) = self.kinds.of[name], self.bodies[name]
             fresh = {
                 "cutoff": cutoffs[name],
-                "sources": sources,
-                "tables": [_table_json(q, self.facts.get(q, fresh_pin)) for q in wanted[name]],
+                "sources": sources[kind],
+                "tables": [table_json(q, self.facts.get(q, fresh_pin)) for q in wanted[name]],
             }
-            pinned, rewritten = self._pinned(spec, wanted[name], fresh, bodies[name]["tables"], actual)
-            models[name] = WishedModel(
-                spec=spec,
-                definition=digest(bodies[name]),
-                body=bodies[name],
-                bundle="",
-                gates=gates_digest(spec.gates, spec.task),
-                fresh=fresh,
-                pinned=pinned,
-                rewritten=rewritten,
-            )
+            pinned, rewritten = self._pinned(spec, wanted[name], fresh, self.bodies[name], actual)
+            models[name] = WishedModel(spec, definition, body, "", gates[kind], fresh, pinned, rewritten)
         return Wish(
             portfolio=self.portfolio.name,
             stage=stage,
             models=models,
             endpoints=self.portfolio.endpoints,
             tables=self.portfolio.tables,
-            settings=settings_body(self.portfolio, members.specs.values()),
+            settings=self._settings(members.specs, actual),
             waiting=members.waiting,
-            notes=self.portfolio.notes,
+            notes=(*self.portfolio.notes, *self.tables.notes()),
             where=members.where,
         )
+
+    def _sources(self, spec: ModelSpec, pin: Pin) -> dict[str, str | None]:
+        closure = table_closure([use.table for use in spec.data], self.portfolio.tables)
+        return pin.json_of([t for t in closure if not self.portfolio.tables[t].is_view])
+
+    def _settings(self, specs: Mapping[str, ModelSpec], actual: Actual) -> Mapping[str, Json]:
+        """What is to be on record: the very value that is, if nothing of it changes."""
+        parts = {k: settings_body(self.portfolio, [k.first])["models"][k.first.name] for k in self.kinds.all}
+        body = settings_body(self.portfolio, ())
+        body["models"] = {name: parts[self.kinds.of[name]] for name in specs}
+        if actual.settings is not None and same_text(body, parts.values(), actual.settings.body):
+            return actual.settings.body
+        return body
 
     # ── definitions ─────────────────────────────────────────────────────────────────────────────────────────
 
     def code(self, spec: ModelSpec) -> tuple[Code, dict[str, bytes]]:
         """A model's code closure and its listed files, read once."""
-        if spec.train not in self.codes:
-            self.codes[spec.train] = self._located(spec, lambda: close_code(spec.train, self.root))
+        entries = (spec.train, spec.prepare)
+        if entries not in self.codes:
+            self.codes[entries] = self._located(spec, lambda: close_all([e for e in entries if e], self.root))
         if spec.files not in self.files:
             self.files[spec.files] = self._located(spec, lambda: collect_files(spec.files, self.root))
-        return self.codes[spec.train], self.files[spec.files]
+        return self.codes[entries], self.files[spec.files]
 
     def _located(self, spec: ModelSpec, read: Any) -> Any:
         try:
@@ -160,26 +183,44 @@ class Wisher:
 
     def _body(self, spec: ModelSpec, schemas: Mapping[str, Planned]) -> dict[str, Json]:
         code, files = self.code(spec)
+        found = self.outside.of(spec)
         parts = {**code.trees, **{name: digest_bytes(data) for name, data in files.items()}}
         return hashed_body(
             spec,
             code=parts,
-            lock=self.locks[spec.environment].digest,
+            lock=self.locks[spec.environment].digest if spec.environment else "",
             tables=self.portfolio.tables,
             cutoff=self.portfolio.cutoff,
             schemas={name: schemas[name].schema for name in (spec.name, *(need.model for need in spec.needs))},
+            artifact={"digest": found.digest, "format": found.format} if found is not None else None,
         )
 
     def _schemas(self, specs: Mapping[str, ModelSpec]) -> dict[str, Planned]:
-        schemas: dict[str, Planned] = {}
+        """Schemas, checked once for each kind; only where one does not fit is every member looked at, to tell it."""
+        try:
+            firsts = {kind.first.name: kind.first for kind in self.kinds.all}
+            found = self._checked(firsts, specs, {})
+        except (PortfolioError, KeyError):
+            return self._checked(specs, specs, {})
+        return {name: found[kind.first.name] for name, kind in self.kinds.of.items()}
+
+    def _checked(
+        self, wanted: Mapping[str, ModelSpec], specs: Mapping[str, ModelSpec], schemas: dict[str, Planned]
+    ) -> dict[str, Planned]:
         problems: list[PortfolioError] = []
-        for name, spec in specs.items():
-            if any(need.model not in schemas for need in spec.needs):
+        for name, spec in wanted.items():
+            stand_ins = {need.model: self.kinds.of[need.model].first.name for need in spec.needs}
+            known = {model: schemas.get(model) or schemas.get(first) for model, first in stand_ins.items()}
+            if any(found is None for found in known.values()):
                 continue  # its upstream has a problem that is told already
             try:
+                if not spec.data:
+                    schemas[name] = planned(spec, declared_columns(spec), {})
+                    continue
                 self._check_known(spec, specs)
                 self._check_divided(spec, specs)
-                schemas[name] = planned(spec, self.tables.columns(spec.data[0].table), schemas)
+                upstreams = {model: found for model, found in known.items() if found is not None}
+                schemas[name] = planned(spec, self.tables.columns(spec.data[0].table), upstreams)
             except PortfolioError as error:
                 problems.append(error)
         if problems:
@@ -218,13 +259,23 @@ class Wisher:
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _questions(self, spec: ModelSpec, specs: Mapping[str, ModelSpec]) -> tuple[Question, ...]:
-        """The rows and columns that a build of this model reads, one question per table it uses."""
+    def _wanted(self, specs: Mapping[str, ModelSpec]) -> dict[str, tuple[Question, ...]]:
+        """The rows and columns that a build of each model reads, one question per table it uses."""
+        columns = {kind: self._columns(kind.first, specs) for kind in self.kinds.all}
+        return {
+            name: tuple(
+                Question(use.table, use.filters, names)
+                for use, names in zip(spec.data, columns[self.kinds.of[name]], strict=True)
+            )
+            for name, spec in specs.items()
+        }
+
+    def _columns(self, spec: ModelSpec, specs: Mapping[str, ModelSpec]) -> tuple[tuple[str, ...], ...]:
         found = []
         for place, use in enumerate(spec.data):
             columns = self.tables.columns(use.table)
             used = set(columns) if place else self._used(spec, specs)
-            found.append(Question(use.table, use.filters, tuple(sorted(c for c in used if c in columns))))
+            found.append(tuple(sorted(c for c in used if c in columns)))
         return tuple(found)
 
     def _used(self, spec: ModelSpec, specs: Mapping[str, ModelSpec]) -> set[str]:
@@ -238,7 +289,7 @@ class Wisher:
         spec: ModelSpec,
         wanted: Sequence[Question],
         fresh: Mapping[str, Json],
-        tables_body: Mapping[str, Json],
+        own: tuple[Mapping[str, Json], str],
         actual: Actual,
     ) -> tuple[Mapping[str, Json] | None, bool]:
         """The live snapshot's data as this definition reads it; None and True when its rows were rewritten."""
@@ -246,15 +297,19 @@ class Wisher:
         live = entries.get(spec.name) or entries.get(spec.was or spec.name)
         if live is None:
             return None, False
-        body = actual.snapshots[actual.versions[live.version].snapshot].body
+        version = actual.versions[live.version]
+        body = actual.snapshots[version.snapshot].body
+        same = version.definition == own[1]
+        if same and body["tables"] == fresh["tables"] and body["sources"] == fresh["sources"]:
+            return fresh, False  # nothing moved, and both are cut where the pinned one was
         data = {k: v for k, v in body.items() if k != "upstreams"} | {"cutoff": fresh["cutoff"]}
         pin = Pin.from_json({**fresh["sources"], **body["sources"]})
-        old = [_question(t) for t in body["tables"]]
-        redeclared = actual.definitions[actual.versions[live.version].definition].body["tables"] != tables_body
+        old = [question_of(t) for t in body["tables"]]
+        redeclared = not same and actual.definitions[version.definition].body["tables"] != own[0]["tables"]
         if redeclared:
             # Rows of another view cannot be compared; the pin on its base tables and the cutoff are kept.
             return self._pinned_anew(data, pin, fresh, wanted), False
-        if body["tables"] != [t for t in fresh["tables"] if _question(t) in old]:
+        if body["tables"] != [t for t in fresh["tables"] if question_of(t) in old]:
             if any(q.table not in self.portfolio.tables for q in old):
                 return None, True  # a table was renamed or removed: there is nothing to pin to
             try:
@@ -263,9 +318,9 @@ class Wisher:
                 if getattr(error, "fault", "") != "data":
                     raise
                 return None, True
-            if [_table_json(q, self.facts.get(q, pin)) for q in old] != body["tables"]:
+            if [table_json(q, self.facts.get(q, pin)) for q in old] != body["tables"]:
                 return None, True
-        if [_question(t) for t in body["tables"]] == list(wanted):
+        if [question_of(t) for t in body["tables"]] == list(wanted):
             return data, False
         return self._pinned_anew(data, pin, fresh, wanted), False
 
@@ -278,82 +333,47 @@ class Wisher:
     ) -> Mapping[str, Json]:
         """Other columns or tables of the same moment: the pin is kept, the facts are new."""
         self.facts.ask([(q, pin) for q in wanted])
-        tables = [_table_json(q, self.facts.get(q, pin)) for q in wanted]
-        sources = {t: pin.until.get(t) for t in fresh["sources"]}
+        tables = [table_json(q, self.facts.get(q, pin)) for q in wanted]
+        sources = pin.json_of([t for t in fresh["sources"] if t in self.portfolio.tables])
         return {"cutoff": data["cutoff"], "sources": sources, "tables": tables}
 
     def _cutoffs(
         self,
         members: Members,
-        bodies: Mapping[str, Mapping[str, Json]],
         actual: Actual,
         options: Options,
         pin: Pin,
     ) -> dict[str, str | None]:
         """One cutoff per component: the pinned one, unless the whole component is refreshed or has none."""
         found: dict[str, str | None] = {}
+        asked: dict[tuple[str, ...], str | None] = {}
         for component in members.graph.components():
-            pinned = self._pinned_cutoffs(component, bodies, actual)
+            pinned = self._pinned_cutoffs(component, actual)
             refreshed = all(name in options.refresh for name in component)
             if pinned and not refreshed:
                 # After a refresh that landed in part there are several. The newest one is the one that no model
                 # was trained beyond.
                 cutoff = max(pinned, key=lambda moment: moment or "")
             else:
-                used = sorted({members.specs[name].data[0].table for name in component})
-                cutoff = self.tables.cutoff(self.portfolio.cutoff, tuple(used), pin)
+                used = tuple(sorted({members.specs[n].data[0].table for n in component if members.specs[n].data}))
+                if used not in asked:
+                    asked[used] = self.tables.cutoff(self.portfolio.cutoff, used, pin)
+                cutoff = asked[used]
             found.update(dict.fromkeys(component, cutoff))
         return found
 
-    def _pinned_cutoffs(
-        self, component: Iterable[str], bodies: Mapping[str, Mapping[str, Json]], actual: Actual
-    ) -> set[str | None]:
+    def _pinned_cutoffs(self, component: Iterable[str], actual: Actual) -> set[str | None]:
         found: set[str | None] = set()
         for name in component:
             entry = actual.release.models.get(name) if actual.release else None
             if entry is None:
                 continue
             version = actual.versions[entry.version]
-            if actual.definitions[version.definition].body["holdout"]["cutoff"] == bodies[name]["holdout"]["cutoff"]:
+            body, definition = self.bodies[name]
+            old = body if version.definition == definition else actual.definitions[version.definition].body
+            if old["holdout"]["cutoff"] == body["holdout"]["cutoff"]:
                 found.add(actual.snapshots[version.snapshot].body["cutoff"])
         return found
-
-
-class _FactsBook:
-    """Facts by question and pin, asked in one go per pin so that a family is scanned once."""
-
-    def __init__(self, tables: Tables) -> None:
-        self.tables = tables
-        self.known: dict[tuple[Question, str], Facts] = {}
-
-    def ask(self, wanted: Iterable[tuple[Question, Pin]]) -> None:
-        """Have these answered, those that are not yet."""
-        by_pin: dict[str, tuple[Pin, list[Question]]] = {}
-        for question, pin in wanted:
-            key = digest(pin.to_json())
-            if (question, key) not in self.known:
-                by_pin.setdefault(key, (pin, []))[1].append(question)
-        for key, (pin, questions) in by_pin.items():
-            unique = list(dict.fromkeys(questions))
-            for question, facts in zip(unique, self.tables.facts(unique, pin), strict=True):
-                self.known[(question, key)] = facts
-
-    def get(self, question: Question, pin: Pin) -> Facts:
-        """An answer that was asked for."""
-        return self.known[(question, digest(pin.to_json()))]
-
-
-def _table_json(question: Question, facts: Facts) -> dict[str, Json]:
-    return {
-        "table": question.table,
-        "filters": [list(f) for f in question.filters],
-        "columns": list(question.columns),
-        **facts.to_json(),
-    }
-
-
-def _question(body: Mapping[str, Json]) -> Question:
-    return Question(body["table"], tuple((c, v) for c, v in body["filters"]), tuple(body["columns"]))
 
 
 def _collapse(problems: Sequence[PortfolioError]) -> tuple[PortfolioError, ...]:
@@ -368,30 +388,3 @@ def _collapse(problems: Sequence[PortfolioError]) -> tuple[PortfolioError, ...]:
         else PortfolioError(f"{first.message} (and {count - 1} more of its family)", hint=first.hint, where=first.where)
         for first, count in found.values()
     )
-
-
-def settings_body(portfolio: Portfolio, specs: Iterable[ModelSpec]) -> dict[str, Json]:
-    """What is versioned on its own line: metadata, gates on record, policies, protection."""
-    options = {name: found for name, spec in portfolio.endpoints.items() if (found := endpoint_options(spec))}
-    return {
-        **({"endpoints": options} if options else {}),
-        "models": {
-            spec.name: {
-                "metadata": {**asdict(spec.metadata), "tags": sorted(spec.metadata.tags)},
-                "gates": _plain(asdict(spec.gates)),
-                "policies": {"rollout": spec.rollout, "retrain": spec.retrain, **spec.settings},
-                "protect": spec.protect,
-            }
-            for spec in specs
-        },
-        "policies": {kind: dict(bodies) for kind, bodies in portfolio.policies.items()},
-    }
-
-
-def _plain(value: Json) -> Json:
-    """Tuples as lists, all the way down: what comes back from the registry compares equal."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value

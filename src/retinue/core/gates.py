@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from retinue.core.contract import Task
+from retinue.core.gate_specs import FURTHER, gates_body
 from retinue.core.identity import digest
 from retinue.core.portfolio import Gates, MetricGate
 from retinue.core.state import Verdict
@@ -229,8 +230,9 @@ def total(results: Iterable[GateResult]) -> Verdict:
 def describe(result: GateResult) -> str:
     """One line for people: metric, estimate, interval, n, threshold, verdict, and the detail if there is one."""
     sides = {"min": "≥", "max": "≤"}
-    side = sides.get(result.gate.rpartition(".")[2])
-    parts = [result.metric or result.gate]
+    further = result.gate.partition(".")[0] in FURTHER
+    side = "≤" if further else sides.get(result.gate.rpartition(".")[2])
+    parts = [f"{result.gate} {result.metric}".rstrip() if further else result.metric or result.gate]
     if result.estimate is not None:
         number = _number if side else _signed
         parts.append(number(result.estimate) if side or not result.metric else f"worse by {number(result.estimate)}")
@@ -240,7 +242,7 @@ def describe(result: GateResult) -> str:
         parts.append(f"than champion {_number(result.champion)}")
     if result.n:
         parts.append(f"n={result.n:,}")
-    if result.threshold is not None and result.metric:
+    if result.threshold is not None and (result.metric or further):
         parts.append(f"{side} {_threshold(result.threshold)}" if side else f"< {result.threshold:.4g}")
     parts.append(result.verdict)
     return " ".join(parts) + (f": {result.detail}" if result.detail else "")
@@ -248,9 +250,10 @@ def describe(result: GateResult) -> str:
 
 def gates_digest(gates: Gates, task: Task) -> str:
     """Digest of the gate settings, 64 hex digits; the order in which metrics and examples stand does not count."""
-    body = asdict(gates)
-    body["metrics"] = sorted(body["metrics"], key=digest)
-    body["examples"] = sorted(body["examples"], key=digest)
+    body = gates_body(gates)
+    for name in ("metrics", "examples", "slices", "fairness", "pytest"):
+        if name in body:
+            body[name] = sorted(body[name], key=digest)
     return digest({"task": task, "gates": body})
 
 

@@ -10,8 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from retinue.core.contract import Task
+from retinue.core.checks import CheckSpec
+from retinue.core.contract import DType, Task
 from retinue.core.errors import Location
+from retinue.core.gate_specs import (
+    CalibrationGate,
+    FairnessGate,
+    LatencyGate,
+    RobustnessGate,
+    SliceGate,
+    TestFile,
+)
 from retinue.core.state import ServedCache, ServedJournal
 
 Json = Any  # a JSON value; kept as such because user params are free-form
@@ -21,7 +30,11 @@ Key = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """A table (file) or a view (SQL over other tables). `path` is as written; `available` in seconds."""
+    """A table or a view (SQL over other tables). `path` is as written; `available` in seconds.
+
+    A table comes from files (`path`, maybe a URL), from a database (`query` through `connection`), from dbt (`dbt`) or
+    from a function (`python`, run in `environment`). `version` asks cheaply whether it has moved.
+    """
 
     name: str
     where: Location
@@ -31,6 +44,14 @@ class TableSpec:
     time: str | None = None
     key: str | None = None
     available: tuple[tuple[str, float], ...] = ()
+    connection: str | None = None  # a name of retinue.toml, never its URL
+    query: str | None = None
+    version: str | None = None  # a query, or for `python` a function
+    dbt: str | None = None
+    python: str | None = None  # "package.module:function"
+    environment: str | None = None  # in which `python` runs
+    code: str | None = None  # digest of the function's import closure, filled in when it is read
+    checks: tuple[CheckSpec, ...] = ()  # before training; in no definition
 
     @property
     def is_view(self) -> bool:
@@ -110,6 +131,13 @@ class Gates:
     metrics: tuple[MetricGate, ...] = ()
     examples: tuple[ExampleGate, ...] = ()
     size: int | None = None  # bytes of the artifact that would serve
+    slices: tuple[SliceGate, ...] = ()
+    latency: LatencyGate | None = None
+    memory: int | None = None  # bytes of a loaded copy
+    calibration: CalibrationGate | None = None
+    fairness: tuple[FairnessGate, ...] = ()
+    robustness: RobustnessGate | None = None
+    pytest: tuple[TestFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +184,18 @@ class ModelSpec:
     was: str | None = None
     rollout: str | None = None  # policy names; what they say is in Portfolio.policies
     retrain: str | None = None
+    approval: str | None = None  # the group of approvers without whom no new version lands
     settings: Mapping[str, Json] = field(default_factory=dict)  # serve acts; monitor, resources act later
+    artifact: str | None = None  # a model from outside: its path, or "published"; `train` is empty then
+    format: str | None = None
+    types: tuple[tuple[str, DType], ...] = ()  # declared types of features, where no table tells them
+    classes: tuple[Json, ...] = ()  # declared classes, where no table tells them
+    prepare: str | None = None  # "package.module:function", run before the model wherever it runs
 
 
 @dataclass(frozen=True, slots=True)
 class ForEach:
-    """How members are found: written out as `keys`, or the distinct values of columns of a table."""
+    """How members are found: written out as `keys`, the distinct values of columns of a table, or by a function."""
 
     placeholders: tuple[str, ...]
     keys: tuple[Key, ...] = ()
@@ -169,6 +203,7 @@ class ForEach:
     columns: tuple[str, ...] = ()  # same order as placeholders
     min_rows: int = 1
     lapse: Literal["keep", "remove", "fail"] = "keep"
+    python: str | None = None  # "package.module:function" that gives the keys, run in the model's environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +223,7 @@ class ModelTemplate:
     for_each: ForEach | None = None
     overrides: tuple[Override, ...] = ()
     exclude: tuple[tuple[str, ...], ...] = ()
+    only: tuple[tuple[str, ...], ...] = ()  # patterns of keys; empty: all
 
 
 FallbackReason = Literal["unknown", "unavailable", "stale_input"]

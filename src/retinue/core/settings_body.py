@@ -6,12 +6,14 @@ Body: {"models": {name: {"metadata": …, "gates": …, "policies": …, "protec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from retinue.core.gate_specs import gates_body, weaker
 from retinue.core.identity import digest
 from retinue.core.plan import Why
-from retinue.core.portfolio import EndpointSpec
+from retinue.core.portfolio import EndpointSpec, ModelSpec, Portfolio
 from retinue.core.state import ServedCache, ServedJournal
 
 Json = Any
@@ -117,9 +119,12 @@ def weakened(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[tuple[str
     found = []
     for name, body in new["models"].items():
         before = old["models"].get(name)
-        if before is None or before["gates"] == body["gates"]:
+        if before is None:
             continue
-        texts = _weaker(before["gates"], body["gates"])
+        texts = _weaker(before["gates"], body["gates"]) if before["gates"] != body["gates"] else []
+        asked = before["policies"].get("approval")
+        if asked is not None and body["policies"].get("approval") != asked:
+            texts.append(f"approval by {asked} no longer required")
         if texts:
             found.append((name, "; ".join(texts)))
     return found
@@ -139,7 +144,7 @@ def _weaker(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[str]:
         texts.append(f"{len(old['examples']) - len(new['examples'])} examples deleted")
     if old["size"] is not None and (new["size"] is None or new["size"] > old["size"]):
         texts.append("gate size weakened")
-    return texts
+    return texts + weaker(old, new)
 
 
 def _weaker_metric(metric: str, old: Mapping[str, Json], new: Mapping[str, Json]) -> list[str]:
@@ -154,3 +159,33 @@ def _weaker_metric(metric: str, old: Mapping[str, Json], new: Mapping[str, Json]
         elif new["margin"] > old["margin"] and new["margin_relative"] == old["margin_relative"]:
             texts.append(f"gate {metric} margin {old['margin']} → {new['margin']}")
     return texts
+
+
+def settings_body(portfolio: Portfolio, specs: Iterable[ModelSpec]) -> dict[str, Json]:
+    """What is versioned on its own line: metadata, gates on record, policies, protection."""
+    options = {name: found for name, spec in portfolio.endpoints.items() if (found := endpoint_options(spec))}
+    return {
+        **({"endpoints": options} if options else {}),
+        "models": {
+            spec.name: {
+                "metadata": {**asdict(spec.metadata), "tags": sorted(spec.metadata.tags)},
+                "gates": _plain(gates_body(spec.gates)),
+                "policies": {
+                    **{"rollout": spec.rollout, "retrain": spec.retrain, **spec.settings},
+                    **({"approval": spec.approval} if spec.approval is not None else {}),
+                },
+                "protect": spec.protect,
+            }
+            for spec in specs
+        },
+        "policies": {kind: dict(bodies) for kind, bodies in portfolio.policies.items()},
+    }
+
+
+def _plain(value: Json) -> Json:
+    """Tuples as lists, all the way down: what comes back from the registry compares equal."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

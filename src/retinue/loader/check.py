@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 
 from retinue.core.errors import Location, PortfolioError
 from retinue.core.family import amend, could_be, expand, placeholders
+from retinue.core.gate_specs import FURTHER
 from retinue.core.gates import metric_names
 from retinue.core.graph import cycle
 from retinue.core.portfolio import EndpointSpec, ModelSpec, ModelTemplate, Need
 from retinue.core.suggest import did_you_mean
+from retinue.loader import check_outside
+from retinue.loader.check_gates import gate_problems
 from retinue.loader.problems import SHAPE, Problems
 from retinue.loader.types import TEMPLATE
 
@@ -140,7 +143,7 @@ class _ModelChecker:
             ("retrain", "retrain policy", self.names.retrain),
         ):
             if touched(key):
-                self.known(what, getattr(spec, key), declared, f"{prefix}{key}")
+                self.known(what, getattr(spec, key) or None, declared, f"{prefix}{key}")
         if touched("data"):
             self.data(spec, prefix)
         for need in spec.needs if touched("needs") else ():
@@ -149,6 +152,8 @@ class _ModelChecker:
             self.features(spec, prefix)
         if touched("gates", "task", "target"):
             self.gates(spec, prefix)
+        if spec.artifact is not None and changed is None:
+            check_outside.check(spec, self.note)
         if touched("was") and spec.was is not None:
             self.was(spec.was)
 
@@ -165,7 +170,7 @@ class _ModelChecker:
         tables = [use.table for use in spec.data]
         for name in sorted({name for name in tables if tables.count(name) > 1}):
             self.note(f"table {name!r} is listed more than once", f"{prefix}data", "Name each table once.")
-        if not tables:
+        if not tables and spec.artifact is None:
             self.note("expected at least one table", f"{prefix}data", "Name the table that holds the rows.")
 
     def features(self, spec: ModelSpec, prefix: str) -> None:
@@ -217,10 +222,12 @@ class _ModelChecker:
                 self.note(
                     f"no gate or metric of a {spec.task} model is named {gate.metric!r}",
                     key,
-                    did_you_mean(gate.metric, (*names, "examples", "size")),
+                    did_you_mean(gate.metric, (*names, "examples", "size", *FURTHER)),
                 )
             if gate.on_inconclusive == "pooled" and self.template.for_each is None:
                 self.note("`pooled` tests a whole family; this is a single model", key, "Write keep or pass.")
+        for key, message, hint in gate_problems(spec):
+            self.note(message, f"{prefix}gates.{key}", hint)
         outputs = (spec.target,) if spec.task == "regression" else ("label", "probability")
         for index, example in enumerate(spec.gates.examples):
             for output, _ in example.expect:

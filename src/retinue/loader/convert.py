@@ -7,10 +7,12 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from retinue.core.errors import Location, PortfolioError
 from retinue.core.family import amend, placeholders
+from retinue.core.outside import known_format
 from retinue.core.portfolio import (
     CutoffSpec,
     DataUse,
@@ -23,30 +25,20 @@ from retinue.core.portfolio import (
     ModelTemplate,
     Need,
     Override,
-    TableSpec,
 )
 from retinue.core.state import ServedCache, ServedJournal
 from retinue.loader import schema, units
+from retinue.loader.convert_data import listed
+from retinue.loader.convert_gates import further_gates
+from retinue.loader.schema_data import Listed
+from retinue.loader.schema_outside import OutsideModel
 from retinue.loader.shape import Shape
 
-_SAME = ("train", "environment", "target", "task", "semantics", "compile", "protect", "rollout", "retrain")
+_SAME = ("train", "prepare", "environment", "target", "task", "semantics", "compile", "protect", "rollout", "retrain",
+         "approval")  # fmt: skip
 _METADATA = ("owner", "description", "tags")
 _SETTINGS = ("monitor", "resources", "serve")
 _BODIES = ("limits", "holdout", *_SETTINGS)
-
-
-def table(name: str, shape: schema.Table, where: Location) -> TableSpec:
-    """A table or view."""
-    return TableSpec(
-        name=name,
-        where=where,
-        path=shape.path,
-        sql=shape.sql,
-        format=shape.format,
-        time=shape.time,
-        key=shape.key,
-        available=tuple(sorted(shape.available.items())),
-    )
 
 
 def environment(name: str, shape: schema.Environment, where: Location) -> EnvironmentSpec:
@@ -84,35 +76,52 @@ def policy(shape: Shape) -> dict[str, Any]:
     return body
 
 
-def template(name: str, shape: schema.Model, where: Location, key_places: Mapping[str, Location]) -> ModelTemplate:
+def template(
+    name: str, shape: schema.Model | OutsideModel, where: Location, key_places: Mapping[str, Location], root: Path
+) -> ModelTemplate:
     """A model or family. `key_places` says where each override stands. Raises PortfolioError for bad keys."""
     order = placeholders(name)
-    each = _for_each(name, shape, where)
+    each = _for_each(name, shape, where, root)
     base = ModelSpec(
         name=name,
         where=where,
-        train=shape.train,
-        environment=shape.environment,
+        train=shape.train or "",
+        environment=shape.environment or "",
         data=(),
         features=(),
-        target=shape.target,
+        target=shape.target or "",
         task=shape.task,
         family=name if each is not None else None,
         was=shape.was,
     )
+    if isinstance(shape, OutsideModel):
+        base = replace(base, **_outside(shape))
     overrides = tuple(
         Override(_pattern(key, order, key_places[key]), changes(values, in_family=True), key_places[key])
         for key, values in shape.override.items()
     )
     exclude: tuple[tuple[str, ...], ...] = ()
-    if isinstance(shape.for_each, schema.Distinct):
+    only: tuple[tuple[str, ...], ...] = ()
+    if isinstance(shape.for_each, schema.Distinct | Listed):
         exclude = tuple(sorted({_pattern(key, order, where) for key in shape.for_each.exclude}))
+        only = tuple(sorted({_pattern(key, order, where) for key in shape.for_each.only}))
     return ModelTemplate(
         spec=amend(base, changes(shape, in_family=each is not None)),
         for_each=each,
         overrides=tuple(sorted(overrides, key=lambda o: (-o.match.count("*"), o.match))),  # the more exact one wins
         exclude=exclude,
+        only=only,
     )
+
+
+def _outside(shape: OutsideModel) -> dict[str, Any]:
+    typed = shape.features if isinstance(shape.features, dict) else {}
+    return {
+        "artifact": shape.artifact,
+        "format": known_format(shape.artifact, shape.format),
+        "types": tuple(typed.items()),
+        "classes": tuple(shape.classes or ()),
+    }
 
 
 def changes(shape: schema.ModelFields, *, in_family: bool) -> dict[str, Any]:
@@ -178,7 +187,7 @@ def _gates(shape: schema.Gates, *, in_family: bool) -> dict[str, Any]:
         )
     if shape.size is not None:
         found["size"] = shape.size
-    return found
+    return found | further_gates(shape)
 
 
 def _metric(name: str, shape: schema.Metric, *, in_family: bool) -> MetricGate:
@@ -194,7 +203,7 @@ def _metric(name: str, shape: schema.Metric, *, in_family: bool) -> MetricGate:
     )
 
 
-def _for_each(name: str, shape: schema.Model, where: Location) -> ForEach | None:
+def _for_each(name: str, shape: schema.Model | OutsideModel, where: Location, root: Path) -> ForEach | None:
     """How members are found, placeholders in the order of the name. Raises PortfolioError."""
     order, value = placeholders(name), shape.for_each
     if value is None:
@@ -209,6 +218,10 @@ def _for_each(name: str, shape: schema.Model, where: Location) -> ForEach | None
         columns = value.distinct if isinstance(value.distinct, dict) else {c: c for c in value.distinct}
         _same_names(name, order, set(columns), where)
         return ForEach(order, (), value.of, tuple(columns[p] for p in order), value.min_rows, value.lapse)
+    if isinstance(value, Listed):
+        found, columns = listed(name, order, value, root, where)
+        _same_names(name, order, set(columns), where)
+        return found
     if isinstance(value, dict):
         _same_names(name, order, set(value), where)
         return ForEach(order, tuple(_key(order, row) for row in itertools.product(*(value[p] for p in order))))

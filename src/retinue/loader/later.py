@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 
 from retinue.loader.problems import LATER, Problems
 from retinue.loader.read import Entry, Node
 
 _MODEL_KEYS: Mapping[str, str] = {
-    "artifact": "models brought from outside are not carried out yet; give `train: module:function`",
     "remote": "models served elsewhere are not carried out yet; give `train: module:function`",
-    "prepare": "put the preparation inside the model, as steps of a scikit-learn Pipeline",
     "approval": "human approval is not carried out yet; review the saved plan instead (`plan --out`)",
-    "format": "models are stored as ONNX or skops, whichever is right; see `compile`",
-    "trust": "pickled artifacts are not taken; models are stored as ONNX or skops",
+    "trust": "pickled artifacts are not taken; save as ONNX or skops and name it under `artifact`",
 }
 _GATES: Mapping[str, str] = {
-    "slices": "write the metric for the whole holdout",
-    "latency": "the latency gate is not carried out yet",
-    "calibration": "use the metrics `ece` or `brier`",
-    "fairness": "the fairness gate is not carried out yet",
-    "robustness": "the robustness gate is not carried out yet",
     "parity": "parity of the compiled model is always proved; say `compile: require` to insist on it",
     "pytest": "write `examples:` for rows with a known answer",
 }
-_FOR_EACH: Mapping[str, str] = {
-    "csv": "list the values, or use {distinct: […], of: TABLE} with a csv table",
-    "python": "list the values, or use {distinct: […], of: TABLE}",
-    "only": "use `exclude`, or `min_rows`",
-}
 _DATA: Mapping[str, str] = {
-    "url": "export the table to parquet or csv and give its `path`",
-    "query": "export the table to parquet or csv and give its `path`",
-    "version": "the content's own fingerprint is used",
-    "dbt": "give the `path` of the exported model",
-    "python": "write the rows to parquet or csv and give the `path`",
-    "checks": "data checks are not carried out yet",
+    "url": "name it in [connections.NAME] of retinue.toml and say `connection: NAME` with a `query`",
 }
 _TASKS: Mapping[str, str] = {
     "forecast": "declare it as regression over lagged features",
@@ -45,7 +26,6 @@ _TASKS: Mapping[str, str] = {
 LATER_KEYS: Mapping[str, Mapping[str, str]] = {
     "models.NAME": _MODEL_KEYS,
     "models.NAME.gates": _GATES,
-    "models.NAME.for_each": _FOR_EACH,
     "data.NAME": _DATA,
     "policies.rollout.NAME": {"approval": _MODEL_KEYS["approval"]},
 }
@@ -72,11 +52,9 @@ def _find(root: Node) -> Iterator[tuple[tuple[str, ...], Entry, str]]:
     for model in _MODELS:
         yield from _keys(root, model, _MODEL_KEYS)
         yield from _keys(root, (*model, "gates"), _GATES)
-        yield from _keys(root, (*model, "for_each"), _FOR_EACH)
-        yield from _keys(root, (*model, "train"), {"submit": "give `train: module:function`"}, whole=True)
+        yield from _keys(root, (*model, "train"), {"submit": "say `artifact: published` and hand the result over with `retinue publish`"}, whole=True)
         yield from _values(root, (*model, "task"), _task)
     yield from _keys(root, ("data", "*"), _DATA)
-    yield from _values(root, ("data", "*", "path"), _remote_path)
     yield from _keys(root, ("policies", "rollout", "*"), {"approval": _MODEL_KEYS["approval"]})
 
 
@@ -111,11 +89,6 @@ def _at(node: Node, pattern: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 def _task(text: str) -> str | None:
     return _TASKS.get(text)
-
-
-def _remote_path(text: str) -> str | None:
-    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text)
-    return f"data behind {found[0]} is not read yet; give the `path` of a local copy" if found else None
 
 
 def _drop(node: Node, path: tuple[str, ...]) -> Node:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from retinue.loader import schema, schema_serving
+from retinue.loader import schema, schema_data, schema_serving
 from retinue.loader.later import LATER_KEYS
 
 _HEAD = """\
@@ -33,15 +33,22 @@ recorded only.
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Top level", schema.PortfolioFile),
-    ("`data.NAME`", schema.Table),
+    ("`data.NAME`", schema_data.Table),
+    ("`data.NAME.checks`", schema_data.Checks),
     ("`environments.NAME`", schema.Environment),
     ("`models.NAME`", schema.Model),
     ("`models.NAME.for_each`", schema.Distinct),
+    ("`models.NAME.for_each` from a file or a function", schema_data.Listed),
     ("`models.NAME.data.TABLE`", schema.DataUseShape),
     ("`models.NAME.needs.UPSTREAM`", schema.NeedShape),
     ("`models.NAME.gates`", schema.Gates),
     ("`models.NAME.gates.METRIC`", schema.Metric),
     ("`models.NAME.gates.examples[]`", schema.Example),
+    ("`models.NAME.gates.slices`", schema_gates.Slices),
+    ("`models.NAME.gates.latency`", schema_gates.Latency),
+    ("`models.NAME.gates.calibration`", schema_gates.Calibration),
+    ("`models.NAME.gates.fairness`", schema_gates.Fairness),
+    ("`models.NAME.gates.robustness`", schema_gates.Robustness),
     ("`models.NAME.limits`", schema.LimitsShape),
     ("`models.NAME.holdout`", schema.Holdout),
     ("`models.NAME.monitor`", schema.Monitor),
@@ -85,8 +92,8 @@ def _sections() -> Iterator[str]:
 
 def _later() -> Iterator[str]:
     yield "## Known, but not carried out by this Retinue\n"
-    yield "These are refused with the reason, never skipped; the tasks `forecast` and `quantiles`, paths with a URL"
-    yield "scheme and `train: {submit: …}` too.\n"
+    yield "These are refused with the reason, never skipped; the tasks `forecast` and `quantiles`,"
+    yield "and `train: {submit: …}` too.\n"
     yield "| place | key | instead |"
     yield "| --- | --- | --- |"
     for place, keys in LATER_KEYS.items():

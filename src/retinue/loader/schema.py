@@ -10,6 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from retinue.core.contract import Task
+from retinue.loader.schema_data import Listed, Table
+from retinue.loader.schema_gates import (
+    Approval,
+    Calibration,
+    FairnessValue,
+    Latency,
+    OneOrMore,
+    Robustness,
+    SlicesValue,
+)
 from retinue.loader.schema_serving import Cache, Journal, Serve
 from retinue.loader.shape import Shape, needed, opt
 from retinue.loader.types import (
@@ -31,38 +41,6 @@ from retinue.loader.types import (
 )
 
 
-class Table(Shape):
-    """A table (a file) or a view (SQL over other tables)."""
-
-    path: Text | None = opt("File or glob, relative to the portfolio: .parquet, .csv, .csv.gz, .csv.zip.")
-    sql: Text | None = opt("A view: DuckDB SQL over the other tables; `asof join` never looks ahead.", "yes")
-    format: Literal["parquet", "csv"] | None = opt("Needed only where the path's ending does not tell.")
-    time: Text | None = opt("Column with the moment a row belongs to; the holdout is split along it.", "yes")
-    key: Text | None = opt("Column that identifies a row.", "yes")
-    available: dict[Text, Duration] = opt(
-        "Columns that are known only some time after `time`: {late: 3h}.", "yes", default={}
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Table:
-        if (self.path is None) == (self.sql is None):
-            raise wrong("expected either `path` or `sql`", "A table has a `path`; a view has `sql` over other tables.")
-        if self.available and self.time is None:
-            raise wrong("`available` counts from `time`, which is missing", "Add `time: COLUMN`.")
-        if self.sql is not None and self.format is not None:
-            raise wrong("a view has no `format`", "Remove `format`.")
-        if self.path is not None and self.format is None and not known_ending(self.path):
-            raise wrong(
-                f"the format of {self.path!r} is not known from its ending", "Add `format: parquet` or `format: csv`."
-            )
-        return self
-
-
-def known_ending(path: str) -> bool:
-    """Whether a path's ending says how to read it."""
-    return path.lower().endswith((".parquet", ".csv", ".csv.gz", ".csv.zip"))
-
-
 class Environment(Shape):
     """A set of Python packages in which models train and run."""
 
@@ -79,6 +57,7 @@ class RolloutPolicy(Shape):
     steps: list[Percent] = opt("Shares of traffic, one after another: [5%, 25%, 50%].", default=[])
     deadline: Duration | None = opt("How long the rollout may take.")
     on_inconclusive: Literal["wait", "abort", "release"] = opt("When the evidence does not decide.", default="wait")
+    approval: Approval | None = opt("A person of this group must approve each new version: `required by ops`.")
 
 
 class RetrainPolicy(Shape):
@@ -144,13 +123,20 @@ class Example(Shape):
 
 
 class Gates(Shape):
-    """Tests between a build and traffic. Every key beside `examples` and `size` is a metric's name."""
+    """Tests between a build and traffic. Every key that is not listed here is a metric's name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, Metric | None] = Field(init=False)
 
     examples: list[Example] | None = opt("Rows with their expected answers.")
     size: Size | None = opt("Largest artifact that may serve: `20MB`.")
+    memory: Size | None = opt("Most memory of a loaded copy: `64MB`.")
+    slices: SlicesValue | None = opt("No group of rows much worse than the rest; one, or a list.")
+    latency: Latency | None = opt("Time of a call with one row.")
+    calibration: Calibration | None = opt("Probabilities mean what they say.")
+    fairness: FairnessValue | None = opt("Rates of groups close to each other; one, or a list.")
+    robustness: Robustness | None = opt("Noise and extremes move the answer little.")
+    pytest: OneOrMore | None = opt("Test files of yours, relative to the portfolio.")
 
 
 class LimitsShape(Shape):
@@ -239,6 +225,9 @@ class ModelFields(Shape):
     task: Task | None = opt("regression, binary or multiclass.", "yes")
     features: SomeTexts | None = opt("Columns in order, those from `needs` too.", "yes")
     target: Text | None = opt("Column to predict.", "yes")
+    prepare: Train | None = opt(
+        "`module:function` that makes the model's columns of the features, wherever the model runs.", "yes"
+    )
     needs: NeedsValue | None = opt("Upstream models whose output becomes a column.", "yes")
     params: dict[str, Any] | None = opt("Free parameters for the training function.", "yes")
     files: Texts | None = opt("Further files or globs the training reads, relative to the portfolio.", "yes")
@@ -250,6 +239,7 @@ class ModelFields(Shape):
     protect: bool | None = opt("Never removed unless named; default false.")
     rollout: Text | None = opt("Name of a rollout policy.")
     retrain: Text | None = opt("Name of a retrain policy.")
+    approval: Approval | None = opt("A person of this group must approve each new version: `required by ops`.")
     monitor: Monitor | None = opt("What is watched; acts in a later Retinue.")
     resources: Resources | None = opt("Serving resources; acts in a later Retinue.")
     serve: Serve | None = opt("How it is served.")
@@ -276,10 +266,13 @@ class Distinct(Shape):
     min_rows: Annotated[int, Field(ge=1)] = opt("Fewer rows: the key waits.", default=1)
     lapse: Literal["keep", "remove", "fail"] = opt("When a member falls below or disappears.", default="keep")
     exclude: list[str] = opt('Keys left out: "JFK,B6" or "JFK,*".', default=[])
+    only: list[str] = opt("The only keys to take; patterns as in `exclude`.", default=[])
 
 
 def _for_each(value: object) -> str | None:
     if isinstance(value, dict):
+        if any(isinstance(value.get(key), str) for key in ("csv", "python")):
+            return "<listed>"
         return "<distinct>" if {"distinct", "of"} & set(value) else "<lists>"
     if isinstance(value, list):
         return "<keys>" if any(isinstance(item, dict) for item in value) else "<values>"
@@ -288,13 +281,14 @@ def _for_each(value: object) -> str | None:
 
 ForEachValue = Annotated[
     Annotated[Distinct, Tag("<distinct>")]
+    | Annotated[Listed, Tag("<listed>")]
     | Annotated[dict[str, SomeTexts], Tag("<lists>")]
     | Annotated[list[dict[str, str]], Tag("<keys>")]
     | Annotated[SomeTexts, Tag("<values>")],
     Discriminator(
         _for_each,
         custom_error_type="retinue",
-        custom_error_message="expected {distinct: […], of: TABLE}, {placeholder: [values]} or a list",
+        custom_error_message="expected {distinct: […], of: TABLE}, {csv: FILE}, {python: …}, {placeholder: [values]} or a list",
     ),
 ]
 
