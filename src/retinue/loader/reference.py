@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from retinue.loader import schema, schema_data, schema_serving
+from retinue.loader import schema, schema_data, schema_gates, schema_serving
 from retinue.loader.later import LATER_KEYS
 
 _HEAD = """\
