@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING
 
 from retinue import compose
 from retinue.build.environment import Lock, lock
-from retinue.control.actual import add_candidates, add_definitions, read_actual, read_seconds, to_build
+from retinue.build.functions import with_code
+from retinue.build.outside_files import OutsideFiles
+from retinue.control.actual import add_candidates, add_definitions, read_actual, read_seconds, states, to_build
 from retinue.control.clients import Clients
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
+from retinue.control.kept_portfolio import load_kept
 from retinue.control.leases import name_holder, tidy
 from retinue.control.planfile import plan_id, read_plan, write_plan
 from retinue.control.publish import publish, publish_access, recorded_settings
@@ -32,15 +35,14 @@ from retinue.control.rollback import Act, roll_back, roll_back_to
 from retinue.control.wish import Members, Wisher, find_members
 from retinue.core.errors import PortfolioError, RetinueError, StateError, UsageError
 from retinue.core.family import placeholders
-from retinue.core.graph import select
 from retinue.core.identity import digest
 from retinue.core.plan import Build, Plan, Regate
 from retinue.core.planner import forecast, make_plan
 from retinue.core.portfolio import ModelSpec, Portfolio
+from retinue.core.selectors import Chooser, select
 from retinue.core.settings_body import options_digest
 from retinue.core.state import Hold, Release, Version
 from retinue.core.wish import Actual, Options
-from retinue.loader import load
 from retinue.settings import Settings, check_name, load_settings
 from retinue.store.base import Artifacts, Registry
 
@@ -57,6 +59,7 @@ class Asked:
     """What a caller asks of a plan, as selectors and names; see `retinue plan --help`."""
 
     select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     refresh_data: bool = False
     allow_remove: tuple[str, ...] = ()
     allow_weaker: tuple[str, ...] = ()
@@ -76,7 +79,8 @@ class Project:
     @cached_property
     def portfolio(self) -> Portfolio:
         """The portfolio file, loaded. Raises PortfolioError with every problem found."""
-        return load(self.file)
+        found = load_kept(self.file, self.settings.cache)
+        return replace(found, tables=with_code(found.tables, Path(found.root)))
 
     @cached_property
     def name(self) -> str:
@@ -125,14 +129,14 @@ class Project:
         portfolio = self.portfolio
         recorded = Recorded(self.settings.cache, portfolio.name, self.stage)
         actual = read_actual(self.registry, portfolio.name, self.stage, recorded)
-        tables = compose.open_tables(portfolio, self.settings)
+        tables = compose.open_tables(portfolio, self.settings, anew=asked.refresh_data)
         live = {
             name: actual.versions[e.version] for name, e in (actual.release.models if actual.release else {}).items()
         }
         members = find_members(portfolio, tables, live)
-        wisher = Wisher(portfolio, tables, self._locks(say))
+        wisher = Wisher(portfolio, tables, self._locks(say), self._outside())
         actual = add_definitions(actual, self.registry, wisher.resolve(members))
-        options = self._options(asked, members, actual)
+        options = self._options(asked, wisher, members, actual)
         wish = wisher.wish(members, actual, self.stage, options)
         actual = add_candidates(actual, self.registry, portfolio.name, to_build(wish, live, options))
         plan = make_plan(wish, actual, options)
@@ -143,6 +147,10 @@ class Project:
         workers = self.settings.build_workers or os.cpu_count() or 1
         return replace(plan, forecast=seconds / workers if seconds is not None else None), wisher
 
+    def _outside(self) -> OutsideFiles:
+        """The artifacts of models that come from outside."""
+        return OutsideFiles(Path(self.portfolio.root), self.settings.cache)
+
     def _locks(self, say: Say) -> dict[str, Lock]:
         root = Path(self.portfolio.root)
         locks = {}
@@ -152,9 +160,10 @@ class Project:
             locks[name] = lock(spec, root, memory=self.settings.directory / "locks")
         return locks
 
-    def _options(self, asked: Asked, members: Members, actual: Actual) -> Options:
+    def _options(self, asked: Asked, wisher: Wisher, members: Members, actual: Actual) -> Options:
+        chooser = Chooser(members.specs, members.graph, lambda: states(wisher, actual))
         specs = members.specs.values()
-        selected = select(asked.select, specs) if asked.select else None
+        selected = chooser.choose(asked.select, asked.exclude) if asked.select or asked.exclude else None
         refresh: frozenset[str] = frozenset()
         if asked.refresh_data:
             refresh = selected if selected is not None else frozenset(members.specs)
@@ -230,9 +239,11 @@ class Project:
         from retinue.build.workshop import Workshop
         from retinue.control.apply import Applier
 
+        tables = compose.open_tables(replace(self.portfolio, tables=plan.tables), self.settings)
+        checks = compose.open_checks(tables, self.registry, plan.portfolio, plan.stage)
         workshop = Workshop(
             self.settings,
-            compose.open_tables(replace(self.portfolio, tables=plan.tables), self.settings),
+            tables,
             self.registry,
             self.artifacts,
             say=lambda model, text: observer(Event("phase", model, text)),
@@ -244,6 +255,7 @@ class Project:
             plan.portfolio,
             utc_now,
             registered=lambda model: on_effect(Effect.VERSION_REGISTERED, model),
+            checks=checks,
         )
         applier = Applier(
             registry=self.registry,
@@ -255,6 +267,7 @@ class Project:
             observer=observer,
             on_effect=on_effect,
             on_stop=workshop.close,
+            checks=lambda: checks.results,
         )
         try:
             return applier.apply(plan, plan_id=plan_id(plan), why=why)
@@ -376,7 +389,7 @@ class Project:
             f"models: {len(portfolio.models) - families}, families: {families}, tables: {len(portfolio.tables)}, "
             f"endpoints: {len(portfolio.endpoints)}"
         ]
-        wisher = Wisher(portfolio, compose.open_tables(portfolio, self.settings), {})
+        wisher = Wisher(portfolio, compose.open_tables(portfolio, self.settings), {}, self._outside())
         for template in portfolio.models.values():
             wisher.code(template.spec)
         root = Path(portfolio.root)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue.core.errors import Location, PortfolioError, UsageError
-from retinue.core.graph import Graph, cycle, renames, select
+from retinue.core.graph import Graph, cycle, renames
 from retinue.core.portfolio import Metadata, ModelSpec, Need
+from retinue.core.selectors import select
 
 
 def spec(
@@ -114,7 +115,7 @@ def test_several_selectors_are_united_and_exclusions_taken_away() -> None:
         ("tag:dead", "no tag is named 'dead'", "Known are: live."),
         ("zz*", "no model is named 'zz*'", "Known are: alone"),
         ("tags:live", "unknown kind of selector 'tags'", "Did you mean 'tag'?"),
-        ("state:modified", "unknown kind of selector 'state'", "later Retinue"),
+        ("state:modified", "cannot be asked here", "retinue plan --select"),
         ("++a", "cannot be read", "NAME"),
         ("", "cannot be read", "NAME"),
     ],

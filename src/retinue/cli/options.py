@@ -21,8 +21,14 @@ Stage = Annotated[str, Option("--to", "--stage", metavar="STAGE", help="The stag
 Select = Annotated[
     list[str] | None,
     Option(
-        "--select", "-s", metavar="SELECTOR", help="Only these: NAME, late-*, family:F, tag:T, +NAME, NAME+, @NAME."
+        "--select",
+        "-s",
+        metavar="SELECTOR",
+        help="Only these: NAME, late-*, family:F, tag:T, owner:O, state:modified; +NAME, NAME+, 2+NAME, @NAME; a,b.",
     ),
+]
+Exclude = Annotated[
+    list[str] | None, Option("--exclude", metavar="SELECTOR", help="Without these, chosen as --select chooses.")
 ]
 Refresh = Annotated[bool, Option("--refresh-data", help="Build on today's data where it has newer rows.")]
 AllowRemove = Annotated[

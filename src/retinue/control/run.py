@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from retinue.build.chain import Beside
@@ -80,18 +81,27 @@ class Run:
 
     def execute(self) -> dict[str, Candidate]:
         """Run all steps, independent ones in parallel, and return what became of each."""
-        waiting = {m: self._reads(m) & set(self.steps) for m in self.steps}
-        running: dict[Future[list[Candidate]], str] = {}
+        missing = {m: self._reads(m) & self.steps.keys() for m in self.steps}
+        feeds: dict[str, list[str]] = {}
+        for model, ups in missing.items():
+            for up in ups:
+                feeds.setdefault(up, []).append(model)
+        ended: SimpleQueue[tuple[str, Future[list[Candidate]]]] = SimpleQueue()
         with ThreadPoolExecutor(self.tools.workers, thread_name_prefix="apply") as pool:
+
+            def start(model: str) -> None:
+                pool.submit(self._work, model).add_done_callback(lambda future: ended.put((model, future)))
+
             try:
-                while waiting or running:
-                    for model in [m for m, ups in waiting.items() if not ups - set(self.done)]:
-                        del waiting[model]
-                        running[pool.submit(self._work, model)] = model
-                    ended, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        model = running.pop(future)
-                        self._note(model, future.result())
+                for model in [m for m, ups in missing.items() if not ups]:
+                    start(model)
+                while len(self.done) < len(self.steps):
+                    model, future = ended.get()
+                    self._note(model, future.result())
+                    for other in feeds.get(model, ()):
+                        missing[other].discard(model)
+                        if not missing[other]:
+                            start(other)
             except BaseException:
                 self.tools.stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -118,8 +118,10 @@ class Decisions:
 
     def _newer(self, wished: WishedModel, version: Version) -> bool:
         """Whether rows that the live version reads have changed since its snapshot, as far as both read the same."""
-        today = {canonical(_asked(t)): t for t in wished.fresh["tables"]}
         pinned = self.actual.snapshots[version.snapshot].body["tables"]
+        if pinned == wished.fresh["tables"]:
+            return False
+        today = {canonical(_asked(t)): t for t in wished.fresh["tables"]}
         return any(today.get(canonical(_asked(t)), t) != t for t in pinned)
 
     def _build(self, name: str, wished: WishedModel, why: tuple[Why, ...], live: str | None) -> None:

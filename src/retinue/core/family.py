@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
@@ -57,6 +57,7 @@ def placeholders(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
 
 
+@lru_cache(maxsize=65_536)
 def escape(value: str) -> str:
     """A key value as part of a name: everything outside `[A-Za-z0-9._~-]` percent-escaped as UTF-8.
 
@@ -143,7 +144,7 @@ def expand(
     excluded: list[str] = []
     for values in [*counted, *(alive - counted.keys())]:
         rows = counted.get(values, 0)
-        if any(_matches(pattern, values) for pattern in template.exclude):
+        if _left_out(template, values):
             excluded.append(maker.name(values))
         elif rows >= each.min_rows:
             members.append(maker.make(values))
@@ -229,14 +230,28 @@ class _Maker:
                 spec = amend(spec, overrides[index].values)
             prepared = self.prepared[chosen] = _Prepared(spec, self.order)
         spec = prepared.spec
-        return replace(
+        return _with(
             spec,
-            name=self.name(values),
-            key=self.key(values),
-            data=prepared.data(values),
-            needs=prepared.needs(values),
-            was=prepared.was(values) if prepared.was else None,
+            {
+                "name": self.name(values),
+                "key": self.key(values),
+                "data": prepared.data(values),
+                "needs": prepared.needs(values),
+                "artifact": prepared.artifact(values) if prepared.artifact else None,
+                "was": prepared.was(values) if prepared.was else None,
+            },
         )
+
+
+_FIELDS = tuple(field.name for field in fields(ModelSpec))
+
+
+def _with(spec: ModelSpec, own: Mapping[str, Any]) -> ModelSpec:
+    """As `dataclasses.replace`, at a fifth of its cost: ten thousand members are made for every plan."""
+    made = object.__new__(ModelSpec)
+    for name in _FIELDS:
+        object.__setattr__(made, name, own[name] if name in own else getattr(spec, name))
+    return made
 
 
 class _Prepared:
@@ -245,6 +260,7 @@ class _Prepared:
     def __init__(self, spec: ModelSpec, order: tuple[str, ...]) -> None:
         self.spec = spec
         self.was = _filler(spec.was, order, escape) if spec.was else None
+        self.artifact = _filler(spec.artifact, order, escape) if spec.artifact else None
         self._data = [
             (use, [(column, _filler(value, order, str)) for column, value in use.filters]) for use in spec.data
         ]
@@ -294,6 +310,13 @@ def _matcher(template: str) -> re.Pattern[str]:
 
 def _matches(pattern: Sequence[str], values: Sequence[str]) -> bool:
     return all(wish in ("*", value) for wish, value in zip(pattern, values, strict=True))
+
+
+def _left_out(template: ModelTemplate, values: Sequence[str]) -> bool:
+    """Whether `only` does not name a key, or `exclude` does."""
+    if template.only and not any(_matches(pattern, values) for pattern in template.only):
+        return True
+    return any(_matches(pattern, values) for pattern in template.exclude)
 
 
 def _require_matches(template: ModelTemplate, keys: Sequence[tuple[str, ...]]) -> None:

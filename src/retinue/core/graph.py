@@ -1,17 +1,13 @@
-"""The graph of models by `needs`: order, cycles by their path, components, closures, and selectors over it."""
+"""The graph of models by `needs`: order, cycles by their path, components, closures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
-from retinue.core.errors import PortfolioError, UsageError
-from retinue.core.family import family_label
+from retinue.core.errors import PortfolioError
 from retinue.core.portfolio import ModelSpec
 from retinue.core.suggest import did_you_mean
-
-METHODS = ("family", "tag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,87 +137,6 @@ def _closure(names: Iterable[str], edges: Mapping[str, tuple[str, ...]]) -> froz
                 seen.add(other)
                 todo.append(other)
     return frozenset(seen)
-
-
-def select(expressions: Collection[str], specs: Iterable[ModelSpec], exclude: Collection[str] = ()) -> frozenset[str]:
-    """The names that selectors choose: the union of `expressions` (all models if none) without those of `exclude`.
-
-    `name`, `late-*`, `family:late`, `tag:x`; `+x` with all upstreams, `x+` with all downstreams, `@x` with
-    downstreams and all that those need; `a,b` what both choose. Raises UsageError for what chooses nothing.
-    """
-    models = {spec.name: spec for spec in specs}
-    graph = Graph.of(models.values())
-    chosen: set[str] = set(models) if not expressions else set()
-    for expression in expressions:
-        chosen |= _select(expression, models, graph)
-    for expression in exclude:
-        chosen -= _select(expression, models, graph)
-    return frozenset(chosen)
-
-
-def _select(expression: str, models: Mapping[str, ModelSpec], graph: Graph) -> set[str]:
-    found: set[str] | None = None
-    for part in expression.split(","):
-        names = _part(part.strip(), expression, models, graph)
-        found = names if found is None else found & names
-    return found or set()
-
-
-def _part(part: str, expression: str, models: Mapping[str, ModelSpec], graph: Graph) -> set[str]:
-    around = part.startswith("@")
-    up = part.startswith("+")
-    down = part.endswith("+")
-    core = part[1 if up or around else 0 : len(part) - (1 if down else 0)]
-    if not core or "+" in core or "@" in core:
-        raise UsageError(
-            f"selector {expression!r} cannot be read", hint="Write NAME, +NAME, NAME+, @NAME, family:NAME or tag:NAME."
-        )
-    base = _base(core, models)
-    chosen = set(base)
-    if up:
-        chosen |= graph.upstream(base)
-    if down:
-        chosen |= graph.downstream(base)
-    if around:
-        chosen |= graph.downstream(base)
-        chosen |= graph.upstream(chosen)
-    return chosen
-
-
-def _base(core: str, models: Mapping[str, ModelSpec]) -> set[str]:
-    method, colon, wanted = core.partition(":")
-    if colon and method not in METHODS:
-        hint = (
-            "state: selectors come with a later Retinue; select by name, family: or tag:."
-            if method == "state"
-            else did_you_mean(method, METHODS)
-        )
-        raise UsageError(f"unknown kind of selector {method!r} in {core!r}", hint=hint)
-    if not colon:
-        return _named(core, models, lambda spec: {spec.name}, "model")
-    if method == "tag":
-        return _named(wanted, models, lambda spec: set(spec.metadata.tags), "tag")
-    return _named(wanted, models, _families, "family")
-
-
-def _families(spec: ModelSpec) -> set[str]:
-    return set() if spec.family is None else {spec.family, family_label(spec.family)}
-
-
-def _named(wanted: str, models: Mapping[str, ModelSpec], words: Callable[[ModelSpec], set[str]], what: str) -> set[str]:
-    if what == "model" and wanted in models:
-        return {wanted}
-    glob = any(sign in wanted for sign in "*?[")
-    found: set[str] = set()
-    known: set[str] = set()
-    for name, spec in models.items():
-        of_spec = words(spec)
-        known |= of_spec
-        if wanted in of_spec or (glob and any(fnmatchcase(word, wanted) for word in of_spec)):
-            found.add(name)
-    if not found:
-        raise UsageError(f"no {what} is named {wanted!r}", hint=did_you_mean(wanted, known))
-    return found
 
 
 def renames(specs: Iterable[ModelSpec]) -> dict[str, str]:

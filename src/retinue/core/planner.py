@@ -19,6 +19,7 @@ from retinue.core.plan import (
     Remove,
     Rename,
     Route,
+    Step,
     Why,
 )
 from retinue.core.portfolio import EndpointSpec
@@ -68,7 +69,7 @@ class _Planner:
             settings=settings,
             settings_base=self.actual.settings.revision if self.actual.settings else 0,
             retries=tuple(self.models.retries),
-            forecast=self._forecast(built),
+            forecast=forecast(built, self.actual.seconds),
         )
 
     def _decide(self) -> None:
@@ -162,13 +163,16 @@ class _Planner:
                     pass
         return sorted(names)
 
-    def _forecast(self, built: Sequence[Build | Regate]) -> float | None:
-        guesses = [self._guess("build", s) if isinstance(s, Build) else self._guess("gates", s) for s in built]
-        known = [g for g in guesses if g is not None]
-        if not known:
-            return None
-        return sum(known) + (len(guesses) - len(known)) * sum(known) / len(known)
 
-    def _guess(self, kind: str, step: Build | Regate) -> float | None:
-        seconds = self.actual.seconds
-        return seconds.get((kind, step.model)) or seconds.get((kind, step.family or ""))
+def forecast(built: Sequence[Step], seconds: Mapping[tuple[str, str], float]) -> float | None:
+    """Seconds that these steps will take one after the other, from past builds; None when nothing is known."""
+    guesses = [
+        seconds.get((kind, step.model)) or seconds.get((kind, step.family or ""))
+        for step in built
+        if isinstance(step, Build | Regate)
+        for kind in ["build" if isinstance(step, Build) else "gates"]
+    ]
+    known = [g for g in guesses if g is not None]
+    if not known:
+        return None
+    return sum(known) + (len(guesses) - len(known)) * sum(known) / len(known)

@@ -12,9 +12,12 @@ from retinue.loader.read import Entry, Node, read
 SECTIONS = ("data", "environments", "policies", "models", "endpoints")
 
 
-def read_all(file: Path, problems: Problems) -> Node:
-    """The file with its included files merged in. Raises PortfolioError if the file itself cannot be read."""
-    return _merge(file, Path(file.name), (), set(), problems)
+def read_all(file: Path, problems: Problems, included: set[Path] | None = None) -> Node:
+    """The file with its included files merged in, which are noted in `included`.
+
+    Raises PortfolioError if the file itself cannot be read.
+    """
+    return _merge(file, Path(file.name), (), included if included is not None else set(), problems)
 
 
 def _merge(file: Path, shown: Path, within: tuple[Path, ...], seen: set[Path], problems: Problems) -> Node:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from retinue.core.errors import Location, PortfolioError
 from retinue.core.portfolio import CutoffSpec, ModelTemplate, Portfolio
-from retinue.loader import check, convert, schema
+from retinue.loader import check, convert, convert_data, schema, schema_data
 from retinue.loader.explain import validate
 from retinue.loader.include import read_all
 from retinue.loader.later import refuse
@@ -20,6 +20,7 @@ from retinue.loader.notes import notes
 from retinue.loader.prepare import finite, nulls_in_overrides, prepare_model, prepare_override
 from retinue.loader.problems import SHAPE, Problems
 from retinue.loader.read import Entry, Node
+from retinue.loader.schema_outside import OutsideModel
 from retinue.loader.types import NAME
 
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
@@ -34,11 +35,18 @@ def load(path: Path) -> Portfolio:
     return _Loader(path).load()
 
 
+def load_with_files(path: Path) -> tuple[Portfolio, tuple[Path, ...]]:
+    """The same with the files that it was read from, the main one first."""
+    loader = _Loader(path)
+    return loader.load(), (path.absolute(), *sorted(loader.included))
+
+
 class _Loader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems = Problems()
-        self.root = read_all(path, self.problems)
+        self.included: set[Path] = set()
+        self.root = read_all(path, self.problems, self.included)
         finite(self.root, self.problems)
         self.root, self.refused = refuse(self.root, self.problems)
 
@@ -46,7 +54,7 @@ class _Loader:
         top = Location(self.path.name, 1, 1)
         main = validate(schema.Main, _outline(self.root), "", top, self.problems)
         cutoff = self.cutoff(main.cutoff) if main else CutoffSpec()
-        tables = self.section("data", schema.Table, convert.table)
+        tables = self.section("data", schema_data.Table, convert_data.table)
         environments = self.section("environments", schema.Environment, convert.environment)
         policies = self.policies()
         defaults = self.defaults()
@@ -149,8 +157,8 @@ class _Loader:
         self.shape(schema.ModelFields, prepare_override(entry.node), ("defaults",), entry.at)
         return entry.node
 
-    def models(self, defaults: Node | None) -> dict[str, tuple[schema.Model, Node, Location]]:
-        found: dict[str, tuple[schema.Model, Node, Location]] = {}
+    def models(self, defaults: Node | None) -> dict[str, tuple[schema.Model | OutsideModel, Node, Location]]:
+        found: dict[str, tuple[schema.Model | OutsideModel, Node, Location]] = {}
         for name in self.names("models"):
             entry = self.entry("models", name)
             check.model_name(name, entry.at, self.problems)
@@ -162,7 +170,8 @@ class _Loader:
                     SHAPE,
                 )
             node = prepare_model(entry.node, defaults)
-            shape = self.shape(schema.Model, node, ("models", name), entry.at)
+            kind = OutsideModel if node.get("artifact") is not None else schema.Model
+            shape = self.shape(kind, node, ("models", name), entry.at)
             if shape is not None and self.one_table(node, name):
                 found[name] = (shape, node, entry.at)
         return found
@@ -182,7 +191,7 @@ class _Loader:
         return not several
 
     def templates(
-        self, shapes: Mapping[str, tuple[schema.Model, Node, Location]], known: check.Known
+        self, shapes: Mapping[str, tuple[schema.Model | OutsideModel, Node, Location]], known: check.Known
     ) -> dict[str, ModelTemplate]:
         drafts: dict[str, ModelTemplate] = {}
         places: dict[str, check.Places] = {}
@@ -190,8 +199,10 @@ class _Loader:
             override = node.get("override")
             inside = {key: entry.at for key, entry in (override.entries or {}).items()} if override else {}
             places[name] = check.Places(name, at, dict(_places(node)))
+            if isinstance(shape.for_each, schema_data.Listed) and shape.for_each.csv is not None:
+                self.included.add((self.path.parent / shape.for_each.csv).absolute())
             try:
-                drafts[name] = convert.template(name, shape, at, inside)
+                drafts[name] = convert.template(name, shape, at, inside, self.path.parent)
             except PortfolioError as error:
                 self.problems.extend(error)
         found = {name: check.complete(draft, drafts) for name, draft in drafts.items()}

@@ -70,6 +70,9 @@ class RegistryReader(Protocol):
     def evidence(self, versions: Collection[str]) -> dict[str, list[Evidence]]:
         """All evidence per version id, newest first; versions without any map to an empty list."""
 
+    def evidence_heads(self, versions: Collection[str]) -> dict[str, list[Evidence]]:
+        """As `evidence`, in one query and perhaps without the results of what passed."""
+
     def holds(self, portfolio: str, stage: str, *, ended: bool = False) -> list[Hold]:
         """Active holds (with `ended`, also those that have ended), newest first."""
 
@@ -81,6 +84,9 @@ class RegistryReader(Protocol):
 
     def settings(self, portfolio: str) -> SettingsRevision | None:
         """The newest settings revision."""
+
+    def settings_head(self, portfolio: str) -> SettingsRevision | None:
+        """As `settings`; its body may be parsed only when it is looked into."""
 
     def applies(self, portfolio: str, stage: str, status: str | None = None) -> list[ApplyRecord]:
         """Runs of the applier, newest first."""

@@ -166,6 +166,9 @@ class MemoryRegistry:
             found = self._settings.get(portfolio)
             return found[-1] if found else None
 
+    evidence_heads = evidence
+    settings_head = settings
+
     def applies(self, portfolio: str, stage: str, status: str | None = None) -> list[ApplyRecord]:
         """Runs of the applier, newest first."""
         with self._lock:

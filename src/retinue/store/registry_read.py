@@ -29,6 +29,7 @@ from retinue.store import registry_rows as rows
 from retinue.store import tables as t
 from retinue.store.base import Pair
 from retinue.store.registry_errors import guard
+from retinue.store.registry_heads import LateJson, read_evidence
 from retinue.store.registry_open import WRITES, display, open_engine, parse_url
 
 
@@ -186,6 +187,11 @@ class SqlReader:
             found[row["version"]].append(rows.evidence_of(row))
         return found
 
+    def evidence_heads(self, versions: Collection[str]) -> dict[str, list[Evidence]]:
+        """As `evidence`, in one query, without the results of what passed."""
+        with self._reading() as connection:
+            return read_evidence(connection, versions)
+
     def holds(self, portfolio: str, stage: str, *, ended: bool = False) -> list[Hold]:
         """Active holds (with `ended`, also those that have ended), newest first."""
         query = select(t.holds).where(t.holds.c.portfolio == portfolio, t.holds.c.stage == stage)
@@ -214,6 +220,12 @@ class SqlReader:
         query = select(t.settings).where(t.settings.c.portfolio == portfolio)
         found = self._all(query.order_by(t.settings.c.revision.desc()).limit(1))
         return rows.settings_of(found[0]) if found else None
+
+    def settings_head(self, portfolio: str) -> SettingsRevision | None:
+        """As `settings`; its body is parsed when it is first looked into."""
+        query = select(t.settings).where(t.settings.c.portfolio == portfolio)
+        found = self._all(query.order_by(t.settings.c.revision.desc()).limit(1))
+        return SettingsRevision(found[0]["revision"], LateJson(found[0]["body"]), found[0]["created"]) if found else None
 
     def applies(self, portfolio: str, stage: str, status: str | None = None) -> list[ApplyRecord]:
         """Runs of the applier, newest first."""
