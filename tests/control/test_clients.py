@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from tests.contracts.registry import add_version, land
 
 from retinue.control.clients import Clients, duration
 from retinue.core.errors import ConflictError, StateError, UsageError
@@ -97,3 +98,10 @@ def test_a_lost_database_does_not_open_the_door(clients: Clients, tmp_path: Path
     (tmp_path / "dev" / "access").unlink()
     lost.publish()
     assert not read_access(tmp_path / "prod" / "access").closed
+
+
+def test_a_pattern_that_opens_nothing_today_is_told(clients: Clients) -> None:
+    assert clients.idle(("typo-*",)) == []  # without a release nothing can be told
+    add_version(clients.registry, "v1", "late-JFK", portfolio="shop")
+    land(clients.registry, "late-JFK", None, "v1")
+    assert clients.idle(("late-*", "typo-*", "*")) == ["typo-*"]

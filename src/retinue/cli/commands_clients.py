@@ -67,6 +67,8 @@ def add(
         first = not project.registry.clients(project.name)
         issued = project.clients.add(name, tenant=tenant, allow=allow or (), priority=priority.value, why=why)
         _show(issued, output)
+        for pattern in project.clients.idle(issued.client.allow):
+            say(f"Note: --allow {pattern} fits no endpoint and no model of a current release; see `retinue status`.")
         if first:
             say("From now on requests need a key: this was the first client.")
     return DONE

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from retinue.control.publish import publish_access
@@ -61,6 +62,13 @@ class Clients:
         client = access.added(old, wished, key)
         self._record(client, old, "add client", why)
         return Issued(client, text, key.prefix)
+
+    def idle(self, allowed: Sequence[str]) -> list[str]:
+        """Patterns that open nothing today, if there is a release: a slip, or meant for what is still to come."""
+        stages = self.registry.stages(self.portfolio)
+        releases = [self.registry.current(self.portfolio, stage) for stage in stages]
+        names = {name for release in releases if release for name in (*release.models, *release.endpoints)}
+        return [p for p in allowed if names and not any(fnmatchcase(name, p) for name in names)]
 
     def rotate(self, name: str, overlap: timedelta, *, why: str) -> Issued:
         """Give a client another key; its present ones still open the door for `overlap`."""

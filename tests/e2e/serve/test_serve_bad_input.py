@@ -113,7 +113,7 @@ def test_malformed_requests_are_answered_with_400_and_what_is_wrong(server: Any)
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"row": [{"x": 1, "z": 1}]}, "none of the fields x, z"),
+        ({"row": [{"x": 1, "z": 1}]}, "none of the fields x, z (rows of a request stand in an array named `rows`)"),
         ({"instances": [{}]}, "none of the fields"),
         ({"rows": [{"x": 1, "z": 1}, {}]}, "row 1 has none of the fields"),
         ({"rows": {"x": 1, "z": 1}}, "must be an array"),
