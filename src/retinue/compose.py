@@ -14,7 +14,9 @@ from retinue.sources.base import Tables
 from retinue.store.base import Artifacts, Registry
 
 if TYPE_CHECKING:
+    from retinue.build.data_checks import DataChecks
     from retinue.scoring.place import Place
+    from retinue.store.registry_dump import Dump
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -43,6 +45,15 @@ def upgrade_database(settings: Settings) -> tuple[str, str | None, str]:
     return upgrade(settings.database)
 
 
+def open_dump(registry: Registry) -> Dump:
+    """All rows of an opened registry."""
+    from retinue.store.registry_dump import Dump
+    from retinue.store.registry_read import SqlReader
+
+    assert isinstance(registry, SqlReader)
+    return Dump(registry)
+
+
 def open_artifacts(settings: Settings) -> Artifacts:
     """The artifact store of these settings."""
     from retinue.store.artifacts import FsspecArtifacts
@@ -50,11 +61,27 @@ def open_artifacts(settings: Settings) -> Artifacts:
     return FsspecArtifacts(settings.artifacts, settings.cache / "artifacts")
 
 
-def open_tables(portfolio: Portfolio, settings: Settings) -> Tables:
-    """The tables of a portfolio."""
+def open_tables(portfolio: Portfolio, settings: Settings, *, anew: bool = False) -> Tables:
+    """The tables of a portfolio; `anew` asks functions that have no `version` once more."""
+    from retinue.build.functions import Functions
     from retinue.sources.catalog import Catalog
+    from retinue.sources.origins import Origins
 
-    return Catalog(portfolio.tables, Path(portfolio.root), settings.cache)
+    root = Path(portfolio.root)
+    call = Functions(portfolio.environments, root, settings)
+    origins = Origins(root.absolute(), settings.cache.absolute(), settings.connections, call, anew=anew)
+    return Catalog(portfolio.tables, root, settings.cache, origins=origins)
+
+
+def open_checks(tables: Tables, registry: Registry, portfolio: str, stage: str) -> DataChecks:
+    """The data checks of one apply, compared with what earlier ones accepted."""
+    from datetime import UTC, datetime
+
+    from retinue.build.data_checks import DataChecks, accepted_rows
+
+    records = sorted(registry.applies(portfolio, stage), key=lambda record: record.created, reverse=True)
+    last = accepted_rows([record.summary for record in records])
+    return DataChecks(tables, last, datetime.now(UTC).isoformat())
 
 
 def open_place(project: Any) -> Place:

@@ -5,7 +5,9 @@
           anonymous = false  tls_certificate = "tls.crt"  tls_key = "tls.key"
 [build]   workers = 2
 [journal] enabled = true  budget = 4194304  rotate_seconds = 300.0  retain_days = 30  …
+[gc]      releases = 10  days = 30
 [log]     level = "warning"  file = "serve.log"  slow = 0.5
+[connections.NAME]  url = "${WAREHOUSE_URL}"   (see `core/connections`)
 [telemetry] endpoint = "http://localhost:4318"  sample = 0.01
 """
 
@@ -15,10 +17,11 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from retinue.core.connections import Connection, read_connections
 from retinue.core.errors import Location, PortfolioError, UsageError
 from retinue.core.suggest import did_you_mean
 
@@ -57,7 +60,10 @@ class Settings:
     log_level: str = "warning"  # debug, info, warning or error
     log_file: str = ""  # empty: standard error
     log_slow: float = 0.0  # seconds from which a request is logged as slow; 0: never
+    gc_releases: int = 10  # newest releases of a stage that can be rolled back to
+    gc_days: int = 30  # days for which what was live or built can be rolled back to; at least the journal's retention
     telemetry_endpoint: str = ""  # base URL of an OTLP/HTTP collector; empty: OTEL_EXPORTER_OTLP_ENDPOINT, else off
+    connections: Mapping[str, Connection] = field(default_factory=dict)  # by name; their text shows no secrets
     telemetry_sample: float = 0.01  # share of requests traced when the caller does not say
 
     @property
@@ -132,6 +138,7 @@ _KEYS: Mapping[str, Mapping[str, type]] = {
         "retain_bytes": int,
         "fsync": bool,
     },
+    "gc": {"releases": int, "days": int},
     "log": {"level": str, "file": str, "slow": float},
     "telemetry": {"endpoint": str, "sample": float},
 }
@@ -147,6 +154,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "max_queue": (1, _NO_END),
     "request_timeout": (0.001, _NO_END),
     "build_workers": (0, 1024),
+    "gc_releases": (1, _NO_END),
+    "gc_days": (0, 36_500),
     "journal_budget": (0, _NO_END),
     "journal_rotate_bytes": (1024, 1024**3),
     "journal_rotate_seconds": (0.1, _NO_END),
@@ -175,7 +184,7 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
 
 
 def _name(section: str, key: str) -> str:
-    return f"{section}_{key}" if section in ("build", "journal", "log", "telemetry") else key
+    return f"{section}_{key}" if section in ("build", "gc", "journal", "log", "telemetry") else key
 
 
 def _of_file(file: Path) -> dict[str, Any]:
@@ -188,12 +197,15 @@ def _of_file(file: Path) -> dict[str, Any]:
             f"not valid TOML: {error}", where=Location(str(file)), hint="Correct retinue.toml."
         ) from error
     values: dict[str, Any] = {}
+    connections = document.pop("connections", None)
+    if connections is not None:
+        values["connections"] = read_connections(connections, str(file))
     for section, body in document.items():
         if section not in _KEYS or not isinstance(body, dict):
             raise PortfolioError(
                 f"unknown section [{section}]",
                 where=Location(str(file)),
-                hint=did_you_mean(section, _KEYS),
+                hint=did_you_mean(section, [*_KEYS, "connections"]),
             )
         for key, value in body.items():
             _check(section, key, value, file)

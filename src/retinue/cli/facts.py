@@ -25,6 +25,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Json]:
         "settings": outcome.settings,
         "seconds": outcome.seconds,
         "failed": outcome.failed,
+        "checks": [c.to_json() for c in outcome.checks],
         "models": [
             {
                 "model": m.model,

@@ -9,6 +9,7 @@ from typing import Any
 
 from retinue.cli.words import listed, table, took
 from retinue.control.events import ModelResult, Outcome
+from retinue.core.checks import describe_check
 from retinue.core.gates import GateResult, describe
 from retinue.core.identity import short
 from retinue.core.plan import Build, Plan, Route
@@ -63,6 +64,7 @@ def render_outcome(outcome: Outcome, plan: Plan | None, stage: str) -> str:
     """The summary under an apply: totals, what failed and why, what is held, the release, the next commands."""
     blocks = [
         [_totals(outcome)],
+        _checks(outcome),
         *[_failure(m) for m in outcome.models if m.status == "failed"],
         _gates(outcome.models),
         _skipped(outcome.models),
@@ -70,6 +72,13 @@ def render_outcome(outcome: Outcome, plan: Plan | None, stage: str) -> str:
         _next(outcome, plan, stage),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _checks(outcome: Outcome) -> list[str]:
+    """Data checks: those that did not pass in full, the others as a number."""
+    bad = [describe_check(c) for c in outcome.checks if c.passed is not True]
+    good = sum(c.passed is True for c in outcome.checks)
+    return [*bad, *([f"{good} data checks passed."] if good else [])]
 
 
 def _totals(outcome: Outcome) -> str:

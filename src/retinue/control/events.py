@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from retinue.core.checks import CheckResult
 from retinue.core.errors import RetinueError
 
 Json = Any
@@ -53,6 +54,7 @@ class Outcome:
     models: tuple[ModelResult, ...]
     settings: int | None = None
     seconds: float = 0.0
+    checks: tuple[CheckResult, ...] = ()  # of the data that was trained on
 
     @property
     def failed(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retinue.core.contract import DType, Field, Schema, outputs_of
+from retinue.core.contract import NUMERIC, DType, Field, Schema, outputs_of
 from retinue.core.errors import PortfolioError
 from retinue.core.identity import canonical, short
 from retinue.core.plan import Why
@@ -70,6 +70,8 @@ def table_body(table: TableSpec) -> dict[str, Json]:
         "time": table.time,
         "key": table.key,
         "available": sorted(list(pair) for pair in table.available),
+        **({"query": normal_sql(table.query)} if table.query is not None else {}),
+        **({"python": [table.python, table.code]} if table.python is not None else {}),
     }
 
 
@@ -81,6 +83,7 @@ def hashed_body(
     tables: Mapping[str, TableSpec],
     cutoff: CutoffSpec,
     schemas: Mapping[str, Schema],
+    artifact: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
     """The body whose digest is the definition hash.
 
@@ -111,7 +114,20 @@ def hashed_body(
         "lock": lock,
         "semantics": spec.semantics,
         "compile": spec.compile,
+        **_outside(spec, artifact),
     }
+
+
+def _outside(spec: ModelSpec, artifact: Mapping[str, Json] | None) -> dict[str, Json]:
+    """What only some models declare; absent from the bodies of all others, so that theirs stay what they were."""
+    found: dict[str, Json] = {}
+    if artifact is not None:
+        found["artifact"] = dict(artifact)
+    if spec.classes:
+        found["classes"] = list(spec.classes)
+    if spec.quantiles:
+        found["quantiles"] = list(spec.quantiles)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +160,7 @@ def planned(spec: ModelSpec, columns: Mapping[str, str], upstreams: Mapping[str,
         for wanted, dtype in upstreams[need.model].request.items():
             field = mapping.get(wanted, wanted)
             request[field] = _check_mapped(spec, need.model, (wanted, dtype), field, columns)
-    outputs = outputs_of(spec.task, spec.target, _label_dtype(spec, columns), 0)
+    outputs = outputs_of(spec.task, spec.target, _label_dtype(spec, columns), len(spec.quantiles))
     return Planned(Schema(tuple(inputs), outputs), request)
 
 
@@ -186,9 +202,9 @@ def _label_dtype(spec: ModelSpec, columns: Mapping[str, str]) -> DType:
             where=spec.where,
             hint=f"{spec.data[0].table} has: {', '.join(sorted(columns))}.",
         )
-    if spec.task == "regression" and dtype not in ("INT64", "FP64"):
+    if spec.task in NUMERIC and dtype not in ("INT64", "FP64"):
         raise PortfolioError(
-            f"model {spec.name}: a regression needs a number as target, {spec.target!r} is {dtype}",
+            f"model {spec.name}: {spec.task} needs a number as target, {spec.target!r} is {dtype}",
             where=spec.where,
             hint="Name a numeric column, or use `task: binary` or `multiclass`.",
         )
@@ -243,10 +259,13 @@ def differences(old: Mapping[str, Json], new: Mapping[str, Json]) -> tuple[Why, 
     found: list[Why] = []
     if (old["train"], old["code"]) != (new["train"], new["code"]):
         found.append(Why("CODE", _code_text(old, new)))
+    found += _outside_differences(old, new)
     if old["params"] != new["params"]:
         found.append(Why("PARAMS", _mapping_text(old["params"], new["params"])))
     shape = ("features", "target", "task", "holdout", "semantics", "compile")
     texts = [_field_text(name, old[name], new[name]) for name in shape if old[name] != new[name]]
+    if old.get("quantiles") != new.get("quantiles"):
+        texts.append(_field_text("quantiles", old.get("quantiles"), new.get("quantiles")))
     if texts:
         found.append(Why("FEATURES", "; ".join(texts)))
     if old["lock"] != new["lock"]:
@@ -266,6 +285,21 @@ def _code_text(old: Mapping[str, Json], new: Mapping[str, Json]) -> str:
     if old["train"] != new["train"]:
         texts.insert(0, f"{old['train']} → {new['train']}")
     return ", ".join(texts)
+
+
+def _outside_differences(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[Why]:
+    """Differences in what only some bodies have."""
+    found = []
+    if old.get("artifact") != new.get("artifact"):
+        found.append(Why("ARTIFACT", _artifact_text(old.get("artifact"), new.get("artifact"))))
+    if old.get("classes") != new.get("classes"):
+        found.append(Why("FEATURES", f"classes {_show(old.get('classes'))} → {_show(new.get('classes'))}"))
+    return found
+
+
+def _artifact_text(old: Json, new: Json) -> str:
+    told = [f"{a['format']} {short(a['digest'])}" if a else "trained here" for a in (old, new)]
+    return " → ".join(told)
 
 
 def _mapping_text(old: Mapping[str, Json], new: Mapping[str, Json]) -> str:

@@ -186,11 +186,11 @@ class ModelSpec:
     retrain: str | None = None
     approval: str | None = None  # the group of approvers without whom no new version lands
     settings: Mapping[str, Json] = field(default_factory=dict)  # serve acts; monitor, resources act later
-    artifact: str | None = None  # a model from outside: its path, or "published"; `train` is empty then
+    artifact: str | None = None  # a model from outside: its path; `train` is empty then
     format: str | None = None
     types: tuple[tuple[str, DType], ...] = ()  # declared types of features, where no table tells them
     classes: tuple[Json, ...] = ()  # declared classes, where no table tells them
-    prepare: str | None = None  # "package.module:function", run before the model wherever it runs
+    quantiles: tuple[float, ...] = ()  # of `task: quantiles`, rising
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,10 +70,13 @@ def _is_null(node: Node) -> bool:
 
 
 def _for_each(node: Node) -> Node:
-    if node.entries is None or not ({"distinct", "of"} & set(node.entries)):
+    if node.entries is None or not (
+        {"distinct", "of"} & set(node.entries)
+        or any(isinstance(e.node.value, str) for k, e in node.entries.items() if k in ("csv", "python"))
+    ):
         return _as_text(node)
     entries = {
-        key: Entry(key, entry.at, _as_text(entry.node) if key == "exclude" else entry.node)
+        key: Entry(key, entry.at, _as_text(entry.node) if key in ("exclude", "only") else entry.node)
         for key, entry in node.entries.items()
     }
     return Node(node.at, entries=entries)

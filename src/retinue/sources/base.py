@@ -6,10 +6,11 @@ one): they sort as text, and zoned input is taken to UTC first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from retinue.core.checks import CheckResult
 from retinue.core.portfolio import CutoffSpec, TableSpec
 
 Json = Any
@@ -63,19 +64,26 @@ class Pin:
     """
 
     until: Mapping[str, str | None] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)  # of sources that have one: what was read
 
     def to_json(self) -> dict[str, str | None]:
-        """As JSON, sorted by table."""
-        return dict(sorted(self.until.items()))
+        """As JSON, sorted by table; versions as `table@version`."""
+        return dict(sorted({**self.until, **{f"{t}@version": v for t, v in self.versions.items()}}.items()))
+
+    def json_of(self, tables: Collection[str]) -> dict[str, str | None]:
+        """As JSON, for these base tables; one that is not pinned is None."""
+        chosen = {t: v for t, v in self.versions.items() if t in tables}
+        return Pin({t: self.until.get(t) for t in tables}, chosen).to_json()
 
     @classmethod
     def from_json(cls, body: Mapping[str, str | None]) -> Pin:
         """From what `to_json` gave."""
-        return cls(dict(body))
+        versions = {n.removesuffix("@version"): v for n, v in body.items() if n.endswith("@version") and v is not None}
+        return cls({n: v for n, v in body.items() if not n.endswith("@version")}, versions)
 
     def filled(self, other: Pin) -> Pin:
         """This pin with the tables that only `other` names added."""
-        return Pin({**other.until, **self.until})
+        return Pin({**other.until, **self.until}, {**other.versions, **self.versions})
 
 
 class Tables(Protocol):
@@ -114,3 +122,18 @@ class Tables(Protocol):
 
     def check_lookahead(self, table: str, columns: Sequence[str], pin: Pin, cutoff: str) -> None:
         """Prove on the data that a view never looks ahead. Raises DataError naming view, column and a row."""
+
+    def tables_under(self, table: str) -> tuple[str, ...]:
+        """All tables and views that a table reads, itself too, sorted."""
+
+    def base_tables(self, table: str) -> tuple[str, ...]:
+        """The base tables under a table, sorted."""
+
+    def keys_from(self, function: str, environment: str, code: str) -> list[list[str]]:
+        """The keys of a family that a function gives, remembered by its code."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed while asking: sources that could not be reached, files whose columns differ."""
+
+    def check(self, table: str, pin: Pin, now: str, last_rows: int | None) -> list[CheckResult]:
+        """The table's checks on the rows under a pin. `last_rows`: of the last accepted build, None without one."""

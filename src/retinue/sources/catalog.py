@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retinue.core.checks import CheckResult
 from retinue.core.errors import DataError
 from retinue.core.identity import digest
 from retinue.core.portfolio import CutoffSpec, TableSpec
@@ -20,8 +21,9 @@ from retinue.sources.base import ColumnType, Facts, Filters, Json, KeyRows, Pin,
 from retinue.sources.cache import AnswerCache
 from retinue.sources.cutting import cutoff_of, moment
 from retinue.sources.lookahead import prove_no_lookahead
+from retinue.sources.origins import Origins, is_local
 from retinue.sources.session import Scope, Session
-from retinue.sources.tables import parquet_files, stamps_of
+from retinue.sources.tables import as_parquet, files_of, parquet_files, stamps_of
 from retinue.sources.views import declared, mentioned, ordered, references
 
 KEPT_GROUPS = 20_000
@@ -41,6 +43,7 @@ class Catalog:
         root: Path,
         cache: Path,
         *,
+        origins: Origins | None = None,
         clock: Callable[[], float] = clock_.time,
     ) -> None:
         self.tables = tables
@@ -48,25 +51,37 @@ class Catalog:
         self._cache = cache.absolute()
         self._answers = AnswerCache(self._cache)
         self._clock = clock
+        self._origins = origins or Origins(self._root, self._cache, {}, None)
 
     # -- recognising -----------------------------------------------------------------------------------------
 
-    def stat_key(self, tables: Iterable[str]) -> str:
+    def stat_key(self, tables: Iterable[str], pin: Pin | None = None) -> str:
         """Digest of the files' stamps, SQL texts and declarations of these tables and all they may read.
 
         Imports neither DuckDB nor Arrow. A file changed in the last 2 s is also known by its content. A file
-        that cannot be read counts as such; using it raises.
+        that cannot be read counts as such; using it raises. A source elsewhere is known by its version: the pinned
+        one while its files are kept, else the one it has now.
         """
         body: dict[str, Json] = {}
         now = self._clock()
         for name in mentioned(self.tables, tables):
             spec = self.tables[name]
-            stamps = None if spec.is_view else stamps_of(spec, self._root, now)
             body[name] = [
-                [s.to_json() for s in stamps] if stamps is not None else None,
+                self._stamped(spec, now, pin),
                 [spec.path, spec.sql, spec.format, spec.time, spec.key, spec.available],
             ]
         return digest(body)
+
+    def _stamped(self, spec: TableSpec, now: float, pin: Pin | None) -> Json:
+        if spec.is_view:
+            return None
+        if is_local(spec):
+            stamps = stamps_of(spec, self._root, now)
+            return [s.to_json() for s in stamps] if stamps is not None else None
+        pinned = pin.versions.get(spec.name) if pin is not None else None
+        if pinned is not None and self._origins.kept(spec, pinned):
+            return ["version", pinned]
+        return ["version", self._origins.version(spec), spec.code, *([pinned] if pinned is not None else [])]
 
     def columns(self, table: str) -> dict[str, ColumnType]:
         """The columns of a table in its own order; what is nested or binary is UNSUPPORTED until it is used."""
@@ -81,6 +96,10 @@ class Catalog:
     def spec(self, table: str) -> TableSpec:
         """The declaration of a table. Raises DataError with what is near its name."""
         return declared(self.tables, table)
+
+    def tables_under(self, table: str) -> tuple[str, ...]:
+        """All tables and views that a table reads, itself too, sorted."""
+        return tuple(sorted(spec.name for spec in self._closure([table])))
 
     def base_tables(self, table: str) -> tuple[str, ...]:
         """The files-backed tables under a table, sorted. Raises DataError for wrong SQL and for a cycle of views."""
@@ -117,7 +136,9 @@ class Catalog:
                         until[spec.name] = None
             return until
 
-        return Pin(dict(self._answer("pin", names, names, compute)))
+        until = dict(self._answer("pin", names, names, compute))
+        elsewhere = [self.tables[t] for t in until if not self.tables[t].is_view and not is_local(self.tables[t])]
+        return Pin(until, {spec.name: self._origins.version(spec) for spec in elsewhere})
 
     def facts(self, questions: Sequence[Question], pin: Pin) -> list[Facts]:
         """Rows, newest moment and content fingerprint for each question, in order.
@@ -155,7 +176,7 @@ class Catalog:
                         counts[value] += rows
             return cutoff_of(spec, counts, names)
 
-        return str(self._answer("cutoff", names, [names, self._pinned(names, pin), spec.share, spec.at], compute))
+        return str(self._answer("cutoff", names, [names, self._pinned(names, pin), spec.share, spec.at], compute, pin))
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -209,7 +230,43 @@ class Catalog:
             prove_no_lookahead(spec, names, cutoff, timed, lambda hide_from: self._session([table], pin, hide_from))
             return True
 
-        self._answer("lookahead", [table], [table, names, self._pinned([table], pin), cutoff], compute)
+        self._answer("lookahead", [table], [table, names, self._pinned([table], pin), cutoff], compute, pin)
+
+    # -- telling ---------------------------------------------------------------------------------------------
+
+    def keys_from(self, function: str, environment: str, code: str) -> list[list[str]]:
+        """The keys of a family that a function gives, remembered by its code."""
+        return self._origins.keys(function, environment, code)
+
+    def notes(self) -> tuple[str, ...]:
+        """Sources that could not be reached, and columns that some files of a table lack."""
+        found = list(self._origins.notes)
+        for spec in self.tables.values():
+            if is_local(spec) and any(sign in (spec.path or "") for sign in "*?["):
+                found += self._differences(spec)
+        return tuple(dict.fromkeys(found))
+
+    def _differences(self, spec: TableSpec) -> list[str]:
+        def compute() -> Json:
+            from retinue.sources.shapes import lacking
+
+            return lacking(spec, self._files(spec, Pin()), files_of(spec, self._root))
+
+        try:
+            return list(self._answer("shapes", [spec.name], [spec.name], compute))
+        except DataError:
+            return []  # told where the table is used
+
+    def check(self, table: str, pin: Pin, now: str, last_rows: int | None) -> list[CheckResult]:
+        """The table's checks on the rows under a pin, dbt's own first. `now` is UTC."""
+        from retinue.sources.checks import judge
+
+        return judge(self.spec(table), self._dbt_checks(table), now, last_rows,
+                     lambda more: self._session([table], pin, more=more))  # fmt: skip
+
+    def _dbt_checks(self, table: str) -> list[CheckResult]:
+        spec = self.spec(table)
+        return self._origins.dbt_checks(spec) if spec.dbt is not None else []
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -218,10 +275,10 @@ class Catalog:
     ) -> dict[str, Facts]:
         """Facts by group key; a group that has no rows is answered as such."""
         base = [table, columns, names, self._pinned([table], pin)]
-        found = self._answer("facts", [table], base, lambda: self._scan(table, columns, names, pin, None))
+        found = self._answer("facts", [table], base, lambda: self._scan(table, columns, names, pin, None), pin)
         if not found["whole"]:
             few = [*base, sorted(asked)]
-            found = self._answer("facts", [table], few, lambda: self._scan(table, columns, names, pin, asked))
+            found = self._answer("facts", [table], few, lambda: self._scan(table, columns, names, pin, asked), pin)
         empty = Facts.from_json(found["empty"])
         groups = found["groups"]
         return {key: Facts.from_json(groups[key]) if key in groups else empty for key in asked}
@@ -244,15 +301,17 @@ class Catalog:
             return {"whole": False, "groups": {}, "empty": empty}
         return {"whole": True, "groups": groups, "empty": empty}
 
-    def _answer(self, kind: str, tables: Iterable[str], question: Json, compute: Callable[[], Json]) -> Json:
+    def _answer(
+        self, kind: str, tables: Iterable[str], question: Json, compute: Callable[[], Json], pin: Pin | None = None
+    ) -> Json:
         """The remembered answer, or a new one; it is remembered only if the files stood still meanwhile."""
         names = list(tables)
-        key = [self.stat_key(names), question]
+        key = [self.stat_key(names, pin), question]
         found = self._answers.get(kind, key)
         if found is not None:
             return found
         value = compute()
-        if self.stat_key(names) == key[0]:
+        if self.stat_key(names, pin) == key[0]:
             self._answers.put(kind, key, value)
         return value
 
@@ -286,13 +345,34 @@ class Catalog:
     def _pinned(self, tables: Iterable[str], pin: Pin) -> Json:
         """The part of a pin that bears on these tables."""
         under = mentioned(self.tables, tables)
-        return {name: until for name, until in pin.to_json().items() if name in under}
+        return {name: until for name, until in pin.until.items() if name in under}
 
-    def _session(self, tables: Iterable[str], pin: Pin | None = None, hide_from: str | None = None) -> Session:
-        closure = self._closure(tables)
+    def _session(
+        self,
+        tables: Iterable[str],
+        pin: Pin | None = None,
+        hide_from: str | None = None,
+        more: Sequence[TableSpec] = (),
+    ) -> Session:
+        """A session over these tables and all they read; `more` are views beside the declared ones."""
+        read = {t for view in more for t in references(view, self.tables)[0]}
+        closure = self._closure([*tables, *read])
+        files = {s.name: self._files(s, pin or Pin()) for s in closure if not s.is_view}
+        return Session(Scope((*closure, *more), files, pin or Pin(), hide_from), self._cache / "scratch")
+
+    def _files(self, spec: TableSpec, pin: Pin) -> tuple[Path, ...]:
+        """The table's Parquet files, of the pinned version where it has one."""
         now = self._clock()
-        files = {s.name: parquet_files(s, self._root, self._cache, now) for s in closure if not s.is_view}
-        return Session(Scope(closure, files, pin or Pin(), hide_from), self._cache / "scratch")
+        if is_local(spec):
+            named, found = files_of(spec, self._root), parquet_files(spec, self._root, self._cache, now)
+        else:
+            named = self._origins.files(spec, pin.versions.get(spec.name))
+            found = tuple(as_parquet(spec, path, self._cache, now) for path in named)
+        if len(found) > 1:
+            from retinue.sources.shapes import refuse_clash
+
+            refuse_clash(spec, found, named)
+        return found
 
 
 def _group_key(filters: Filters) -> str:

@@ -6,7 +6,7 @@ Determinism comes before speed: one thread, so that sums of floating numbers are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -87,7 +87,7 @@ class Session:
             if column not in types:
                 spec = self._specs[table]
                 raise DataError(
-                    f"table {table} has no column {column}; it has {', '.join(types)}",
+                    f"table {table} has no column {column}; it has {_few(types)}",
                     where=spec.where,
                     hint=f"{did_you_mean(column, types)} Correct the name where it is used, or add the column.",
                 )
@@ -179,7 +179,7 @@ class Session:
                 offset = len(b"".join(lines[: int(found.group(1)) - 1 + skipped]))
             return view_error(spec, first, at=offset, hint="Correct the SQL of the view; it is DuckDB's dialect.")
         return DataError(
-            f"table {spec.name}: {spec.path} cannot be read: {first}",
+            f"table {spec.name}: {spec.path or 'what was kept of it'} cannot be read: {first}",
             where=spec.where,
             hint="The file may be torn or not of its declared format; write it anew, then run `retinue plan` again.",
         )
@@ -228,7 +228,7 @@ def _check_declared(spec: TableSpec, kinds: Mapping[str, str]) -> None:
     for column in named:
         if column not in kinds:
             raise DataError(
-                f"table {spec.name} has no column {column}; it has {', '.join(kinds)}",
+                f"table {spec.name} has no column {column}; it has {_few(kinds)}",
                 where=spec.where,
                 hint=f"{did_you_mean(column, kinds)} Correct `time`, `key` or `available` of the table.",
             )
@@ -244,6 +244,12 @@ def _check_declared(spec: TableSpec, kinds: Mapping[str, str]) -> None:
             where=spec.where,
             hint="Add `time:`; availability counts from it.",
         )
+
+
+def _few(names: Iterable[str], most: int = 30) -> str:
+    """Names for a message, cut where a table has very many."""
+    every = list(names)
+    return ", ".join(every[:most]) + (f", … ({len(every):,} in all)" if len(every) > most else "")
 
 
 def _wire(kind: str) -> ColumnType:

@@ -127,10 +127,14 @@ def parquet_files(spec: TableSpec, root: Path, cache: Path, now: float) -> tuple
 
     Raises DataError naming the file that is missing, empty or unreadable.
     """
-    return tuple(
-        path if format_of(spec, path) == "parquet" else _converted(spec, path, cache, now)
-        for path in files_of(spec, root)
-    )
+    return tuple(as_parquet(spec, path, cache, now) for path in files_of(spec, root))
+
+
+def as_parquet(spec: TableSpec, path: Path, cache: Path, now: float) -> Path:
+    """A file as Parquet: itself, or what its CSV was converted into."""
+    if spec.path is None or format_of(spec, path) == "parquet":  # what queries and functions leave is Parquet
+        return path
+    return _converted(spec, path, cache, now)
 
 
 def literal(text: str) -> str:
