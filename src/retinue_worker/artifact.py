@@ -10,6 +10,7 @@ from typing import Any
 
 from retinue_worker import booster_artifact, boosters
 
+NUMERIC = ("regression", "quantiles")
 _SAFE = ("sklearn", "numpy", "scipy", *boosters.FRAMEWORKS)
 # a partial is only a shell, a container only holds: what is in them is listed by itself
 _SHELLS = ("functools.partial", "collections.OrderedDict", "collections.defaultdict")
@@ -45,7 +46,7 @@ def keep(model: Any, request: dict[str, Any], seen: list[Any] | None = None) -> 
         raise NonsenseError(f"the training function returned {_described(model)}")
     container = _check_estimator(model, request)
     data, trusted = _dump(model)
-    classes = None if request["task"] == "regression" else model.classes_.tolist()
+    classes = None if request["task"] in NUMERIC else model.classes_.tolist()
     return {
         "data": data,
         "format": "skops",
@@ -76,11 +77,11 @@ def _check_estimator(model: Any, request: dict[str, Any]) -> str:
         raise NonsenseError(
             f"the {name} that was returned is not fitted", "Call its `fit` before returning it."
         ) from None
-    if task == "regression" and hasattr(model, "classes_"):
+    if task in NUMERIC and hasattr(model, "classes_"):
         raise NonsenseError(
-            f"the task is regression, but a classifier ({name}) was returned", "Correct `task:` or return a regressor."
+            f"the task is {task}, but a classifier ({name}) was returned", "Correct `task:` or return a regressor."
         )
-    if task != "regression":
+    if task not in NUMERIC:
         _check_classifier(model, name, task)
     own = getattr(model, "feature_names_in_", None)
     if own is not None and list(own) != features:
@@ -133,7 +134,7 @@ def _keep_onnx(model: Any, request: dict[str, Any]) -> dict[str, Any]:
             f"the ONNX model takes {', '.join(names)}, but the features are {', '.join(features)}",
             "Give the graph one input [n, 1] per feature, of its name, or a single input [n, k] for all in order.",
         )
-    wanted = [request["target"]] if request["task"] == "regression" else ["label", "probability"]
+    wanted = [request["target"]] if request["task"] in NUMERIC else ["label", "probability"]
     outputs = [item.name for item in model.graph.output]
     if not set(wanted) <= set(outputs):
         raise NonsenseError(

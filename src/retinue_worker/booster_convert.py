@@ -117,7 +117,7 @@ def _class_labels(graph: Any, probability: str, classes: list[Any]) -> str:
     elements = {bool: TensorProto.BOOL, int: TensorProto.INT64, float: TensorProto.DOUBLE}
     kinds = {type(value) for value in classes}
     element = elements.get(kinds.pop(), TensorProto.STRING) if len(kinds) == 1 else TensorProto.STRING
-    values = [str(value).encode() for value in classes] if element == TensorProto.STRING else classes
+    values: Any = [str(value).encode() for value in classes] if element == TensorProto.STRING else classes
     graph.graph.initializer.append(helper.make_tensor("classes", element, [len(classes)], values))
     graph.graph.node.extend(
         [

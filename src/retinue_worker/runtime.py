@@ -37,8 +37,9 @@ class Model:
         self._run: Callable[[Columns], Columns] | None = run
         self._rows = rows
         self._matrix = matrix
-        self._shapers = [_shaper(field) for field in signature["outputs"]]
-        self._listers = [_lister(field) for field in signature["outputs"]]
+        rising = signature["task"] == "quantiles"
+        self._shapers = [_shaper(field, rising) for field in signature["outputs"]]
+        self._listers = [_lister(field, rising) for field in signature["outputs"]]
 
     @property
     def takes_rows(self) -> bool:
@@ -284,7 +285,7 @@ def _load_skops(path: str, signature: dict[str, Any]) -> tuple[Callable[[Columns
 
     def run(columns: Columns) -> Columns:
         table = frame(columns, inputs)
-        if signature["task"] == "regression":
+        if signature["task"] in ("regression", "quantiles"):
             return {signature["target"]: estimator.predict(table)}
         probability = estimator.predict_proba(table)
         return {"label": estimator.predict(table), "probability": probability[:, order] if order else probability}
@@ -340,7 +341,7 @@ def _matrix(columns: Columns, inputs: list[dict[str, Any]]) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------------- outputs
-def _shaper(field: dict[str, Any]) -> tuple[str, Callable[[Columns, int], Any]]:
+def _shaper(field: dict[str, Any], rising: bool = False) -> tuple[str, Callable[[Columns, int], Any]]:
     """Makes one output what the signature promises: [n], or [n, width] when width > 1. It raises ModelError."""
     import numpy as np
 
@@ -360,16 +361,17 @@ def _shaper(field: dict[str, Any]) -> tuple[str, Callable[[Columns, int], Any]]:
         expected = (rows,) if width == 1 else (rows, width)
         if array.shape != expected:
             raise ModelError(f"output {name!r} has shape {list(array.shape)}, not {list(expected)}")
-        return array if array.dtype == kind and dtype != "BYTES" else _typed(array, dtype, name)
+        array = array if array.dtype == kind and dtype != "BYTES" else _typed(array, dtype, name)
+        return np.sort(array, axis=1) if rising and width > 1 else array  # trees of one quantile know no other's
 
     return name, shape
 
 
-def _lister(field: dict[str, Any]) -> tuple[str, Callable[[Columns, int], list[Any]]]:
+def _lister(field: dict[str, Any], rising: bool = False) -> tuple[str, Callable[[Columns, int], list[Any]]]:
     """The same as `_shaper`, as a list of Python values: what is of the right kind needs no cast on the way."""
     import numpy as np
 
-    name, shape = _shaper(field)
+    name, shape = _shaper(field, rising)
     width = int(field.get("width", 1))
     kind = {"FP64": "f", "INT64": "i", "BOOL": "b", "BYTES": "-"}[field["dtype"]]
 

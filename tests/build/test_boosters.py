@@ -209,3 +209,38 @@ def test_a_booster_that_does_not_fit_its_declaration_is_refused(
     with pytest.raises(TrainingError, match=said) as caught:
         built(choice, **changes)
     assert caught.value.hint
+
+
+QUANTILES = {"task": "quantiles", "target": "minutes", "quantiles": (0.1, 0.5, 0.9)}
+
+
+@pytest.mark.parametrize(
+    ("choice", "framework"),
+    [
+        (
+            'XGBRegressor(n_estimators=20, objective="reg:quantileerror", quantile_alpha=[.1, .5, .9]).fit(x, y)',
+            "xgboost",
+        ),
+        ('CatBoostRegressor(**QUIET, loss_function="MultiQuantile:alpha=0.1,0.5,0.9").fit(x, y)', "catboost"),
+    ],
+    ids=["xgboost", "catboost"],
+)
+def test_a_conversion_that_loses_quantiles_is_found_out_and_the_original_serves_them_in_rising_order(
+    built: Built, choice: str, framework: str
+) -> None:
+    served = built(choice, **QUANTILES)
+    assert served.format == framework
+    assert served.reason
+    model = load(str(served.artifact), served.format, dict(served.signature))
+    rows = _columns(300, 5)
+    low, middle, high = model.run(rows)["minutes"].T
+    assert (low <= middle).all()
+    assert (middle <= high).all()
+    truth = _table(rows).column("minutes").to_numpy()
+    assert 0.3 < ((low <= truth) & (truth <= high)).mean() <= 1
+
+
+def test_quantiles_other_than_the_declared_ones_are_refused(built: Built) -> None:
+    choice = 'XGBRegressor(n_estimators=2, objective="reg:quantileerror", quantile_alpha=[.2, .5, .9]).fit(x, y)'
+    with pytest.raises(TrainingError, match=r"trained for the quantiles \[0.2, 0.5, 0.9\]"):
+        built(choice, **QUANTILES)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retinue.core.contract import ColumnProfile, DType, Field
+from retinue.core.contract import NUMERIC, ColumnProfile, DType, Field
 from retinue.core.errors import DataError
 from retinue.core.portfolio import ModelSpec, Need
 from retinue.core.suggest import did_you_mean
@@ -90,7 +90,7 @@ def upstream_rows(need: Need, upstream_features: Sequence[str], table: Table) ->
 def target_values(table: Table, spec: ModelSpec) -> Array:
     """The target [n]: float64 for regression; otherwise labels as bool, int64, float64 or str objects."""
     values = to_columns(table, [spec.target])[spec.target]
-    return values.astype(np.float64) if spec.task == "regression" else values
+    return values.astype(np.float64) if spec.task in NUMERIC else values
 
 
 def profile(table: Table, inputs: Sequence[str]) -> list[ColumnProfile]:

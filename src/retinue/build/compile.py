@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from retinue.build.train import Answers, Columns, Compiled, PredictRequest, Trainers, TrainResult
-from retinue.core.contract import Field
+from retinue.core.contract import NUMERIC, Field
 from retinue.core.errors import TrainingError
 from retinue_worker.runtime import ModelError, load
 
@@ -83,8 +83,9 @@ def prove_parity(native: Mapping[str, Array], path: Path, signature: Mapping[str
             model.close()
     except ModelError as error:
         return Parity(False, None, None, TOLERANCE, rows, reason=f"the conversion does not run: {_line(error, path)}")
-    if signature["task"] == "regression":
+    if signature["task"] in NUMERIC:
         distance = _relative(native[signature["target"]], compiled[signature["target"]])
+        distance = distance.max(axis=1) if distance.ndim == 2 else distance
         same = np.ones(rows, dtype=bool)
         bad = ~(distance <= TOLERANCE)
     else:

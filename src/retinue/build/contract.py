@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retinue.core.contract import Field, Label, Schema, Task
+from retinue.core.contract import NUMERIC, Field, Label, Schema, Task
 from retinue.core.errors import RetinueError
 from retinue.core.gates import GateResult, failed, passed, undecided
 from retinue.core.portfolio import ExampleGate
@@ -105,8 +105,11 @@ def _ask(subject: Subject, batch: dict[str, Array]) -> dict[str, Array]:
     answers = {name: np.asarray(found[name]) for name in names}
     for field in subject.schema.outputs:
         _check_output(field, answers[field.name], rows)
-    if subject.task != "regression":
+    if subject.task not in NUMERIC:
         _check_classes(subject, answers)
+    for name, answer in answers.items():
+        if subject.task == "quantiles" and answer.ndim == 2 and (np.diff(answer, axis=1) < 0).any():
+            raise _BrokenPromiseError(f"quantiles of {name} cross: a higher one is below a lower one")
     return answers
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from retinue.build.columns import Table, to_columns
 from retinue.build.folds import Fold, HashFold, Mask, held_out, in_fold
+from retinue.core.contract import NUMERIC
 from retinue.core.errors import DataError
 from retinue.core.portfolio import DataUse, ModelSpec, TableSpec
 from retinue.sources.base import ColumnType, Pin, Tables
@@ -165,7 +166,7 @@ def _check_features(
 
 def _check_target(spec: ModelSpec, table: TableSpec, types: Mapping[str, ColumnType]) -> None:
     kind = types.get(spec.target, "FP64")  # a missing column is said, with its neighbours, when it is read
-    if kind == "TIMESTAMP" or (spec.task == "regression" and kind in {"BYTES", "BOOL"}):
+    if kind == "TIMESTAMP" or (spec.task in NUMERIC and kind in {"BYTES", "BOOL"}):
         raise DataError(
             f"the target {spec.target} of {spec.name} is {kind} in {table.name}, which {spec.task} cannot predict",
             where=spec.where,
@@ -270,7 +271,7 @@ def _enough(job: _Job, rows: Table, holdout: Table | None, dropped: Mapping[str,
             where=spec.where,
             hint="Check `where`, the target and the cutoff; a family leaves small members out with `min_rows`.",
         )
-    if spec.task == "regression":
+    if spec.task in NUMERIC:
         return
     classes = rows.column(spec.target).unique().to_pylist()
     if len(classes) < 2:
@@ -299,7 +300,7 @@ def _refuse_echo(job: _Job, rows: Table) -> None:
         if name in (job.spec.target, job.table.time, job.table.key, job.by) or name not in job.spec.features:
             continue
         same = _same_numbers(rows, name, job.spec.target)
-        if not same and job.spec.task != "regression":
+        if not same and job.spec.task not in NUMERIC:
             codes = _codes(rows.column(name))
             pairs = len(np.unique(codes * classes + truth))
             same = len(np.unique(codes)) == classes == pairs

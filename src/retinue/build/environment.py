@@ -148,7 +148,7 @@ def converters(locked: Lock, folder: Path) -> tuple[Path | None, str | None]:
     """(overlay folder with the converters to ONNX that the environment lacks, None), or (None, why there is none)."""
     names = _names(locked.text) & _CONVERTIBLE
     if not names:
-        return None, "nothing that has a converter to ONNX is in the environment"
+        return None, "neither scikit-learn nor a booster is in the environment"
     tools = (*CONVERTERS, *(BOOSTER_CONVERTERS if names - {"scikit-learn", "catboost"} else ()))
     target = folder / f"{locked.digest}{_SUFFIX}"
 

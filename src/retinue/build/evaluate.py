@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinue.build.contract import Columns, Predict, Subject, contract_results, example_results
-from retinue.core.contract import Label, Schema, Task
+from retinue.core.contract import NUMERIC, Label, Schema, Task
 from retinue.core.errors import DataError
 from retinue.core.gates import (
     GateResult,
@@ -216,8 +216,8 @@ def _champion(case: Case) -> Scored | None:
         return None
     classes = case.champion_classes or case.classes
     try:
-        if case.task == "binary" and classes != case.classes:
-            return None  # the probability of another class is no comparison
+        if case.task in ("binary", "quantiles") and classes != case.classes:
+            return None  # the probability of another class, or another quantile, is no comparison
         return scored(case.task, case.target, case.truth, _aligned(case, classes), case.classes)
     except ValueError:
         return None
@@ -237,19 +237,21 @@ def _aligned(case: Case, classes: tuple[Label, ...] | None) -> Columns:
 
 
 def scored(task: Task, target: str, truth: Array, outputs: Columns, classes: tuple[Label, ...] | None) -> Scored:
-    """Answers by contract name beside the truth, as metrics read them.
+    """Answers by contract name beside the truth, as metrics read them; `classes` are the levels of quantiles.
 
     Raises ValueError with a sentence for people when an output is lacking or has the wrong shape.
     """
-    names = [target] if task == "regression" else ["label", "probability"]
+    names = [target] if task in NUMERIC else ["label", "probability"]
     lacking = [name for name in names if name not in outputs]
     if lacking:
         raise ValueError(f"the model gave no output {lacking[0]}")
     score = np.asarray(outputs[names[-1]], dtype=np.float64)
-    shape = (len(truth), len(classes or ())) if task == "multiclass" else (len(truth),)
+    wide = task == "multiclass" or (task == "quantiles" and len(classes or ()) > 1)
+    shape = (len(truth), len(classes or ())) if wide else (len(truth),)
     if score.shape != shape or any(len(outputs[name]) != len(truth) for name in names):
         raise ValueError(f"{names[-1]} has shape {list(score.shape)}, not {list(shape)}")
-    if task == "regression":
-        return Scored(task, np.asarray(truth, dtype=np.float64), score, np.empty(0, dtype=np.int64))
+    if task in NUMERIC:
+        levels = tuple(float(str(level)) for level in classes or ()) if task == "quantiles" else ()
+        return Scored(task, np.asarray(truth, dtype=np.float64), score, np.empty(0, dtype=np.int64), levels)
     assert classes is not None, "a classification has classes"
     return Scored(task, encode(truth, classes), score, encode(outputs["label"], classes))

@@ -21,14 +21,16 @@ from retinue.build.around import around, grouping, hidden
 from retinue.build.chain import Beside, Chain, mapped_fields, spec_of
 from retinue.build.columns import Columns, Table, profile, target_values, to_columns
 from retinue.build.compile import Served, choose
+from retinue.build.data_checks import DataChecks
 from retinue.build.dataset import DataSet, split
 from retinue.build.evaluate import Case, Evaluation, evaluate
 from retinue.build.further import with_further
 from retinue.build.outside import evaluate_made, made_data
 from retinue.build.timing import ROWS
 from retinue.build.train import TrainResult
+from retinue.build.whole import find_whole, passed, register_whole
 from retinue.build.workshop import Workshop
-from retinue.core.contract import Field, Schema
+from retinue.core.contract import NUMERIC, Field, Schema
 from retinue.core.errors import DataError, TrainingError
 from retinue.core.gates import GateResult, failed, gates_digest, passed, total
 from retinue.core.identity import digest
@@ -71,6 +73,7 @@ class Pipeline:
     portfolio: str
     clock: Callable[[], str]
     registered: Callable[[str], None]  # told after a version was recorded, before it is tested
+    checks: DataChecks
 
     def build(
         self,
@@ -97,6 +100,8 @@ class Pipeline:
         reused = found is not None
         data: DataSet | None = None
         if found is None:
+            before = self.workshop.snapshot(champion.version.snapshot)["sources"] if champion else None
+            self.checks.require(spec, step.data["sources"], before)
             data = self._data(step.data, spec, beside, champion)
             found = self._make(step, spec, beside, data, snapshot, sibling)
             self.registered(spec.name)
@@ -138,18 +143,14 @@ class Pipeline:
     # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _find(self, definition: str, snapshot: str) -> Version | None:
-        return self.registry.versions_of_pairs(self.portfolio, [(definition, snapshot)]).get((definition, snapshot))
+        return find_whole(self.registry, self.workshop.artifacts, self.portfolio, (definition, snapshot))
 
     def _known(self, version: Version, spec: ModelSpec, beside: Beside, champion: Champion | None) -> Evidence | None:
         """Recorded evidence that passes, against this champion; what failed is tested anew when it is asked for."""
         gates = gates_digest(spec.gates, spec.task)
         upstreams = {m: v.id for m, v in beside.items()}
         rival = champion.version.id if champion is not None and champion.version.id != version.id else None
-        for row in self.registry.evidence([version.id])[version.id]:
-            fits = row.gates == gates and dict(row.upstreams) == upstreams and row.verdict == "pass"
-            if fits and rival in (None, row.champion):
-                return row
-        return None
+        return passed(self.registry, version, gates, upstreams, rival)
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -207,7 +208,7 @@ class Pipeline:
             digest(manifest), self.portfolio, spec.name, step.definition, snapshot, manifest, self.clock()
         )
         self._keep_log(version, result)
-        return self.registry.register(version, sibling=sibling)
+        return register_whole(self.registry, self.workshop.artifacts, version, sibling=sibling)
 
     def _manifest(
         self,
@@ -293,7 +294,7 @@ class Pipeline:
             gates=spec.gates,
             task=own.task,
             target=own.target,
-            classes=tuple(signature["classes"]) if signature["classes"] is not None else None,
+            classes=_levels(signature),
             schema=Schema(_fields(signature["inputs"]), _fields(signature["outputs"])),
             columns=columns,
             truth=target_values(holdout, own),
@@ -336,10 +337,9 @@ class Pipeline:
             return None
         if own.task != spec.task:
             return None  # a classifier says nothing about a regression
-        if own.task == "regression":
+        if own.task in NUMERIC:
             outputs = {spec.target: outputs[own.target]}
-        classes = champion.version.manifest["artifact"]["signature"]["classes"]
-        return outputs, tuple(classes) if classes is not None else None
+        return outputs, _levels(champion.version.manifest["artifact"]["signature"])
 
     def _evidence(
         self,
@@ -382,6 +382,12 @@ def _required(evaluation: Evaluation, version: Version, spec: ModelSpec, champio
     )
     results = (*evaluation.results, failed("contract.required", text))
     return replace(evaluation, results=results, verdict=total(results))
+
+
+def _levels(signature: Mapping[str, Json]) -> tuple[Any, ...] | None:
+    """The classes of a signature, or its quantiles: what the columns of its output stand for."""
+    found = signature["classes"] if signature["classes"] is not None else signature.get("quantiles")
+    return tuple(found) if found is not None else None
 
 
 def _fields(body: list[Mapping[str, Json]]) -> tuple[Field, ...]:

@@ -50,6 +50,7 @@ class TrainRequest:
     compile: Literal["auto", "require", "forbid"] = "auto"
     overlay: Path | None = None  # converters; None: no compilation
     no_overlay: str | None = None  # why there are none, for the record
+    quantiles: tuple[float, ...] = ()  # of the task `quantiles`
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class Trainers:
         result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
         if "error" in result:
             raise _in_words(result, request.model, log)
-        signature = _signature(request, result)
+        signature = signature_of(request, result)
         return TrainResult(
             request=request,
             artifact=artifact,
@@ -162,6 +163,15 @@ class Trainers:
             log=log,
             files=folder / "files",
         )
+
+    def adopt(self, request: TrainRequest, artifact: Path, format_: str, log: Path) -> dict[str, Json]:
+        """What an artifact from elsewhere says of itself in its environment. Raises TrainingError for a misfit."""
+        message = {"op": "adopt", **_compile_part(request, artifact), "artifact": str(artifact.absolute()),
+                   "format": format_}  # fmt: skip
+        result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
+        if "error" in result:
+            raise _in_words(result, request.model, log)
+        return result
 
     def convert(self, result: TrainResult, way: int) -> tuple[Compiled | None, str | None]:
         """(the first conversion from way `way` on, None), or (None, why there is none)."""
@@ -296,6 +306,7 @@ def _compile_part(request: TrainRequest, artifact: Path) -> dict[str, Json]:
         "task": request.task,
         "compile": request.compile,
         "compiled": str(artifact.absolute()),
+        **({"quantiles": list(request.quantiles)} if request.quantiles else {}),
     }
 
 
@@ -303,10 +314,10 @@ def _field(item: Field) -> dict[str, Json]:
     return {"name": item.name, "dtype": item.dtype, "nullable": item.nullable, "width": item.width}
 
 
-def _signature(request: TrainRequest, result: Mapping[str, Json]) -> dict[str, Json]:
+def signature_of(request: TrainRequest, result: Mapping[str, Json]) -> dict[str, Json]:
     """What `retinue_worker.runtime.load` needs beside the artifact."""
     classes = result["classes"]
-    outputs = outputs_of(request.task, request.target, _label_dtype(classes), len(classes or ()))
+    outputs = outputs_of(request.task, request.target, _label_dtype(classes), len(classes or request.quantiles))
     return {
         "task": request.task,
         "target": request.target,
@@ -316,6 +327,7 @@ def _signature(request: TrainRequest, result: Mapping[str, Json]) -> dict[str, J
         "container": result["container"],
         "trusted": result["trusted"],
         "onnx": result["onnx"],
+        **({"quantiles": list(request.quantiles)} if request.quantiles else {}),
     }
 
 

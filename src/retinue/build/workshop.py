@@ -159,6 +159,7 @@ class Workshop:
             compile=spec.compile,
             overlay=opened.overlay if spec.compile != "forbid" else None,
             no_overlay=opened.no_overlay,
+            quantiles=spec.quantiles,
         )
         try:
             if spec.artifact is not None:

@@ -60,6 +60,8 @@ METRICS: Mapping[str, MetricInfo] = {
         MetricInfo("rmse", ("regression",), False, False, "value"),
         MetricInfo("r2", ("regression",), True, False, "value"),
         MetricInfo("mape", ("regression",), False, False, "value"),
+        MetricInfo("pinball", ("quantiles",), False, True, "value"),
+        MetricInfo("coverage", ("quantiles",), True, True, "value"),
         MetricInfo("median_ae", ("regression",), False, False, "value"),
     )
 }

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from retinue.core.contract import NUMERIC
 from retinue.core.errors import Location, PortfolioError
 from retinue.core.family import amend, could_be, expand, placeholders
 from retinue.core.gate_specs import FURTHER
@@ -77,7 +78,7 @@ def _outputs(needs: Iterable[Need], templates: Mapping[str, ModelTemplate]) -> t
         upstream = _upstream(need.model, templates)
         output = need.output
         if not output and upstream is not None:
-            output = upstream.spec.target if upstream.spec.task == "regression" else "probability"
+            output = upstream.spec.target if upstream.spec.task in NUMERIC else "probability"
         found.append(replace(need, output=output))
     return tuple(found)
 
@@ -150,7 +151,8 @@ class _ModelChecker:
             self.need(need, prefix)
         if touched("features", "needs", "target"):
             self.features(spec, prefix)
-        if touched("gates", "task", "target"):
+        if touched("gates", "task", "target", "quantiles"):
+            self.quantiles(spec, prefix)
             self.gates(spec, prefix)
         if spec.artifact is not None and changed is None:
             check_outside.check(spec, self.note)
@@ -202,17 +204,29 @@ class _ModelChecker:
                 self.note(f"no model is named {need.model!r}", key, did_you_mean(need.model, self.names.models))
             return
         spec = upstream.spec
-        outputs = (spec.target,) if spec.task == "regression" else ("label", "probability")
+        outputs = (spec.target,) if spec.task in NUMERIC else ("label", "probability")
         if need.output not in outputs:
             hint = did_you_mean(need.output, outputs)
             self.note(f"{need.model} has no output {need.output!r}", f"{key}.output", hint)
         elif spec.task == "multiclass" and need.output == "probability":
             hint = "Write output: label; a feature is one value per row."
             self.note(f"`probability` of {need.model} has one value per class", f"{key}.output", hint)
+        elif len(spec.quantiles) > 1:
+            hint = "Declare a regression model of what you need; a feature is one value per row."
+            self.note(f"{need.output!r} of {need.model} has one value per quantile", f"{key}.output", hint)
         for feature, _ in need.inputs:
             if feature not in spec.features:
                 hint = did_you_mean(feature, spec.features)
                 self.note(f"{need.model} has no feature {feature!r}", f"{key}.inputs.{feature}", hint)
+
+    def quantiles(self, spec: ModelSpec, prefix: str) -> None:
+        levels, key = list(spec.quantiles), f"{prefix}quantiles"
+        if spec.task == "quantiles" and not levels:
+            self.note("`task: quantiles` needs `quantiles`", f"{prefix}task", "Add `quantiles: [0.1, 0.5, 0.9]`.")
+        elif levels and spec.task != "quantiles":
+            self.note(f"a {spec.task} model has no quantiles", key, "Declare `task: quantiles`, or remove them.")
+        elif levels != sorted(set(levels)):
+            self.note("quantiles are written in rising order, each once", key, "Write [0.1, 0.5, 0.9].")
 
     def gates(self, spec: ModelSpec, prefix: str) -> None:
         names = metric_names(spec.task)
@@ -228,7 +242,7 @@ class _ModelChecker:
                 self.note("`pooled` tests a whole family; this is a single model", key, "Write keep or pass.")
         for key, message, hint in gate_problems(spec):
             self.note(message, f"{prefix}gates.{key}", hint)
-        outputs = (spec.target,) if spec.task == "regression" else ("label", "probability")
+        outputs = (spec.target,) if spec.task in NUMERIC else ("label", "probability")
         for index, example in enumerate(spec.gates.examples):
             for output, _ in example.expect:
                 if output not in outputs:

@@ -34,7 +34,7 @@ from retinue.loader.schema_data import Listed
 from retinue.loader.schema_outside import OutsideModel
 from retinue.loader.shape import Shape
 
-_SAME = ("train", "prepare", "environment", "target", "task", "semantics", "compile", "protect", "rollout", "retrain",
+_SAME = ("train", "environment", "target", "task", "semantics", "compile", "protect", "rollout", "retrain",
          "approval")  # fmt: skip
 _METADATA = ("owner", "description", "tags")
 _SETTINGS = ("monitor", "resources", "serve")
@@ -127,7 +127,7 @@ def _outside(shape: OutsideModel) -> dict[str, Any]:
 def changes(shape: schema.ModelFields, *, in_family: bool) -> dict[str, Any]:
     """The fields of a ModelSpec that a shape sets, as `core.family.amend` takes them."""
     found = _given(shape, _SAME)
-    found |= {key: tuple(value) for key, value in _given(shape, ("features", "files")).items()}
+    found |= {key: tuple(value) for key, value in _given(shape, ("features", "files", "quantiles")).items()}
     if shape.params is not None:
         found["params"] = shape.params
     if shape.data is not None:

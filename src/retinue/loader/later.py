@@ -8,6 +8,7 @@ from retinue.loader.problems import LATER, Problems
 from retinue.loader.read import Entry, Node
 
 _MODEL_KEYS: Mapping[str, str] = {
+    "prepare": "put the preparation inside the model, as steps of a scikit-learn Pipeline",
     "remote": "models served elsewhere are not carried out yet; give `train: module:function`",
     "approval": "human approval is not carried out yet; review the saved plan instead (`plan --out`)",
     "trust": "pickled artifacts are not taken; save as ONNX or skops and name it under `artifact`",
@@ -21,7 +22,6 @@ _DATA: Mapping[str, str] = {
 }
 _TASKS: Mapping[str, str] = {
     "forecast": "declare it as regression over lagged features",
-    "quantiles": "declare one regression model per quantile",
 }
 LATER_KEYS: Mapping[str, Mapping[str, str]] = {
     "models.NAME": _MODEL_KEYS,
@@ -52,7 +52,7 @@ def _find(root: Node) -> Iterator[tuple[tuple[str, ...], Entry, str]]:
     for model in _MODELS:
         yield from _keys(root, model, _MODEL_KEYS)
         yield from _keys(root, (*model, "gates"), _GATES)
-        yield from _keys(root, (*model, "train"), {"submit": "say `artifact: published` and hand the result over with `retinue publish`"}, whole=True)
+        yield from _keys(root, (*model, "train"), {"submit": "give `train: module:function`, or save the result and name it: `artifact: PATH`"}, whole=True)
         yield from _values(root, (*model, "task"), _task)
     yield from _keys(root, ("data", "*"), _DATA)
     yield from _keys(root, ("policies", "rollout", "*"), {"approval": _MODEL_KEYS["approval"]})

@@ -92,7 +92,7 @@ def _sections() -> Iterator[str]:
 
 def _later() -> Iterator[str]:
     yield "## Known, but not carried out by this Retinue\n"
-    yield "These are refused with the reason, never skipped; the tasks `forecast` and `quantiles`,"
+    yield "These are refused with the reason, never skipped; the task `forecast`,"
     yield "and `train: {submit: …}` too.\n"
     yield "| place | key | instead |"
     yield "| --- | --- | --- |"

@@ -222,12 +222,9 @@ class ModelFields(Shape):
     train: Train | None = opt("Training entry point, `module:function`.", "yes")
     environment: Text | None = opt("Name of an environment.", "yes")
     data: DataValue | None = opt("Table, list of tables (the first holds the rows), or {table: {where: …}}.", "yes")
-    task: Task | None = opt("regression, binary or multiclass.", "yes")
+    task: Task | None = opt("regression, quantiles, binary or multiclass.", "yes")
     features: SomeTexts | None = opt("Columns in order, those from `needs` too.", "yes")
     target: Text | None = opt("Column to predict.", "yes")
-    prepare: Train | None = opt(
-        "`module:function` that makes the model's columns of the features, wherever the model runs.", "yes"
-    )
     needs: NeedsValue | None = opt("Upstream models whose output becomes a column.", "yes")
     params: dict[str, Any] | None = opt("Free parameters for the training function.", "yes")
     files: Texts | None = opt("Further files or globs the training reads, relative to the portfolio.", "yes")
@@ -235,6 +232,7 @@ class ModelFields(Shape):
     gates: Gates | None = opt("Tests before any traffic.", "re-gate")
     limits: LimitsShape | None = opt("Bounds of one training.")
     semantics: Annotated[int, Field(ge=1)] | None = opt("Raise it when meaning changes but types don't.", "yes")
+    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] | None = opt("Of `task: quantiles`, rising.", "yes")
     compile: Literal["auto", "require", "forbid"] | None = opt("Compilation to ONNX; default auto.", "yes")
     protect: bool | None = opt("Never removed unless named; default false.")
     rollout: Text | None = opt("Name of a rollout policy.")
@@ -302,7 +300,7 @@ class Model(ModelFields):
         "Table, list of tables (the first holds the rows that are predicted), or {table: {where: {column: value}}}.",
         "yes",
     )
-    task: Task = needed("regression, binary or multiclass.", "yes")
+    task: Task = needed("regression, quantiles, binary or multiclass.", "yes")
     features: SomeTexts = needed("Columns in order; those from `needs` are listed too.", "yes")
     target: Text = needed("Column to predict.", "yes")
     for_each: ForEachValue | None = opt(

@@ -34,6 +34,7 @@ class Scored:
 
     regression: `truth` and `score` float64 [n]; `label` is empty.
     binary: `truth` and `label` are class codes int64 [n] (1 = second class), `score` its probability [n].
+    quantiles: `truth` [n], `score` [n, k] at the rising `levels` [k]; `label` is empty.
     multiclass: codes as above, `score` [n, k] in the order of the classes. Code -1: a class the model lacks.
     """
 
@@ -41,6 +42,7 @@ class Scored:
     truth: Array
     score: Array
     label: Array
+    levels: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -48,7 +50,11 @@ class Scored:
     def take(self, rows: Array) -> Scored:
         """The same for some rows, by index or mask."""
         return Scored(
-            self.task, self.truth[rows], self.score[rows], self.label[rows] if self.label.size else self.label
+            self.task,
+            self.truth[rows],
+            self.score[rows],
+            self.label[rows] if self.label.size else self.label,
+            self.levels,
         )
 
     @property
@@ -160,6 +166,19 @@ def _mape(s: Scored) -> list[Array]:
     return [np.where(known, np.abs(_error(s)) / np.where(known, np.abs(s.truth), 1.0), 0.0), known]
 
 
+def _pinball(s: Scored) -> list[Array]:
+    """Mean over the levels of the loss that each level's own quantile makes smallest."""
+    over = s.truth[:, None] - s.score.reshape(len(s), -1)
+    levels = np.asarray(s.levels)
+    return [np.maximum(levels * over, (levels - 1) * over).mean(axis=1), _ones(s)]
+
+
+def _coverage(s: Scored) -> list[Array]:
+    """Whether the truth lies between the lowest and the highest quantile."""
+    score = s.score.reshape(len(s), -1)
+    return [(score[:, 0] <= s.truth) & (s.truth <= score[:, -1]), _ones(s)]
+
+
 _PARTS: dict[str, Callable[[Scored], Sequence[Array]]] = {
     "log_loss": _log_loss,
     "brier": lambda s: [(s.score - _positive(s)) ** 2, _ones(s)],
@@ -173,6 +192,8 @@ _PARTS: dict[str, Callable[[Scored], Sequence[Array]]] = {
     "rmse": lambda s: [_error(s) ** 2, _ones(s)],
     "r2": _r2,
     "mape": _mape,
+    "pinball": _pinball,
+    "coverage": _coverage,
 }
 
 
