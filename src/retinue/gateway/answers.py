@@ -42,6 +42,9 @@ class Answers:
         self.bytes = 0
         self.hits = 0
         self.misses = 0
+        self.looks: dict[
+            str, list[float]
+        ] = {}  # endpoint → hits, their seconds, misses, theirs; of this process's life
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -58,6 +61,13 @@ class Answers:
             self._drop(question)
         self.misses += 1
         return None
+
+    def looked(self, endpoint: str, found: bool, seconds: float) -> None:
+        """An endpoint's question was looked up."""
+        counts = self.looks.setdefault(endpoint, [0, 0.0, 0, 0.0])
+        at = 0 if found else 2
+        counts[at] += 1
+        counts[at + 1] += seconds
 
     def keep(self, question: Question, limits: ServedCache, parts: Iterable[Part], runs: Iterable[Ran]) -> None:
         """Keep an answer in which no row failed and none was answered by a fallback."""

@@ -1,6 +1,7 @@
 """Natural batching: while a batch runs, arrivals wait; the next batch takes all that wait. No timer.
 
-One batcher per loaded version. Urgent requests go first, then those that wait longest. Rows go back to their owners;
+One batcher per loaded version. Urgent requests go first, then those that wait longest; every ninth batch is of those
+that were passed over. Rows go back to their owners;
 when a batch of several requests fails, each of them runs again alone, so a bad row fails only its own request.
 """
 
@@ -20,6 +21,7 @@ from retinue.gateway.values import assemble
 
 MAX_ROWS = 4096  # rows of one batch; a larger request runs alone
 PRIORITIES = 3
+PASSED = 8  # batches in a row that may go ahead of requests that are less urgent
 
 Outputs = dict[str, Column]
 """Output name → one value per row, or one list per row for outputs of several columns; lists or arrays."""
@@ -78,6 +80,7 @@ class Batcher:
         self._alone: deque[Item] = deque()
         self._running = 0
         self._scheduled = False
+        self._passed = 0  # batches that went ahead of less urgent requests, one after the other
         self.times = RunTimes(MAX_ROWS)
         self.batches = 0
 
@@ -167,20 +170,28 @@ class Batcher:
         """What runs next: one request that failed in company, else as much as fits of the queue that waits longest."""
         if self._alone:
             return [self._alone.popleft()]
-        for lane in self._lanes:
-            if not lane:
-                continue
-            key = next(iter(lane))
-            queue = lane.pop(key)
-            if len(queue) == 1:
-                return [queue[0]]
-            count = take([item.rows for item in queue], self.times.best)
-            if count < len(queue):
-                items = [queue.popleft() for _ in range(count)]
-                lane[key] = queue  # behind the others
-                return items
-            return list(queue)
-        return []
+        lanes = [lane for lane in self._lanes if lane]
+        if not lanes:
+            return []
+        lane = self._lane(lanes) if len(lanes) > 1 else lanes[0]
+        key = next(iter(lane))
+        queue = lane.pop(key)
+        if len(queue) == 1:
+            return [queue[0]]
+        count = take([item.rows for item in queue], self.times.best)
+        if count < len(queue):
+            items = [queue.popleft() for _ in range(count)]
+            lane[key] = queue  # behind the others
+            return items
+        return list(queue)
+
+    def _lane(self, lanes: list[dict[BatchKey, deque[Item]]]) -> dict[BatchKey, deque[Item]]:
+        """The most urgent lane, but every so often that of the passed over that waits longest: nobody starves."""
+        self._passed += 1
+        if self._passed <= PASSED:
+            return lanes[0]
+        self._passed = 0
+        return min(lanes[1:], key=lambda lane: next(iter(lane.values()))[0].began)
 
     def _alive(self, items: list[Item]) -> list[Item]:
         """Without those nobody waits for and those past their deadline, which are told so."""

@@ -120,12 +120,14 @@ class DataPlane:
 
     def known(self, call: Call) -> bool:
         """Give an answer again, where the call's endpoint keeps them and this was asked before; False: it must run."""
+        began = monotonic()
         call.question = ask(call.release.digest, call.name, call.table)
         kept = call.kept = self.answers.find(call.question)
+        self.answers.looked(call.name, kept is not None, monotonic() - began)
         if kept is None:
             return False
         call.plane = self
-        call.began = monotonic()
+        call.began = began
         call.parts = list(kept.parts)
         call.closed = True
         call.done(call)

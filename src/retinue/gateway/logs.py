@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from retinue.core.errors import UsageError
 from retinue.settings import LEVELS, Settings
 
 EVERY = 10.0  # seconds between two lines of one kind that clients can cause
@@ -125,3 +126,18 @@ class Log:
 def log_of(settings: Settings, process: str) -> Log:
     """The log that settings ask for."""
     return Log(process, level=settings.log_level, file=settings.log_file, slow=settings.log_slow)
+
+
+def check_log(settings: Settings) -> None:
+    """Raises UsageError when the log's file cannot be written: later, nobody would be told."""
+    if not settings.log_file:
+        return
+    try:
+        with open(settings.log_file, "ab"):
+            pass
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"the log file {settings.log_file} cannot be written: {why}",
+            hint="Correct [log] file in retinue.toml (RETINUE_LOG_FILE), or remove it to log to standard error.",
+        ) from error

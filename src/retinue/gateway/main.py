@@ -75,6 +75,7 @@ class Gateway:
             max_rows=settings.max_rows,
             timeout=settings.request_timeout,
         )
+        self._pool.statistics.looks = self._plane.answers.looks
         self._plane.tracing = tracing_of(settings, self._log.rarely)
         self._pool.on_load = self._loaded
         self._restarts = 0

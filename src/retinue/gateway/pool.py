@@ -9,13 +9,13 @@ thread: neither the event loop nor other models wait. When the budget is short, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from retinue import telemetry
@@ -23,9 +23,10 @@ from retinue.core.cache import Estimate, Ledger, Retries
 from retinue.core.errors import RetinueError, UnavailableError
 from retinue.core.state import ServedModel
 from retinue.gateway.batcher import Batch, Batcher, Item
-from retinue.gateway.breadcrumb import Breadcrumbs, Hook, name_in_note
+from retinue.gateway.breadcrumb import Breadcrumbs, name_in_note
 from retinue.gateway.hosts import Hosts
-from retinue.gateway.memory import Reaper, machine, stand_back
+from retinue.gateway.loads import Loaders, load_warm
+from retinue.gateway.memory import Reaper, machine
 from retinue.gateway.runners import InlineRunner, WorkerRunner
 from retinue.gateway.scales import Scales
 from retinue.gateway.slots import NO_ENTRY, LoadedModel, Slot
@@ -33,7 +34,6 @@ from retinue.gateway.statistics import Statistics
 from retinue.gateway.workers import Worker
 from retinue.settings import Settings, parse_memory
 from retinue.store.base import Artifacts
-from retinue_worker import runtime
 
 LOADS = 2  # loads at once: more would only share the same cores
 RESERVE = 0.02  # of the budget: what grows between two measures, and buffers under load
@@ -79,7 +79,7 @@ class Pool:
         self._measured = 0.0
         self._since_freeze = 0
         self.counts = {"misses": 0, "loads": 0, "failures": 0, "evictions": 0, "seconds": 0.0}
-        self.loader = ThreadPoolExecutor(LOADS, thread_name_prefix="loader", initializer=stand_back)
+        self.loader = Loaders(LOADS)
         self._runs = ThreadPoolExecutor(2, thread_name_prefix="run")
         self._reaper = Reaper()
         self.on_load: OnLoad = lambda served, seconds, why: None
@@ -212,16 +212,14 @@ class Pool:
 
     async def _inline(self, model: LoadedModel) -> None:
         hooks = self._notes.hooks(model.served.version) if self._notes else (_nothing, _nothing)
-        loaded, size, seconds = await self._loop.run_in_executor(
-            self.loader, _load_warm, self._artifacts, model.served, *hooks
-        )
+        loaded, size, seconds = await self.loader.run(partial(load_warm, self._artifacts, model.served, *hooks))
         runner = InlineRunner(loaded, model.fields, self._runs, *(hooks if self._notes else ()))
         self._loaded(model, runner, size, seconds)
 
     async def _hosted(self, model: LoadedModel) -> None:
         served = model.served
         began = time.perf_counter()
-        path = await self._loop.run_in_executor(self.loader, self._artifacts.local, served.artifact)
+        path = await self.loader.run(partial(self._artifacts.local, served.artifact))
         runner, worker = await self._hosts.load(served, path, model.fields)
         self._scales.hosted[model.slot.key] = worker
         copies = max(1, len(worker.pids))  # each process of the environment has its own
@@ -366,33 +364,13 @@ class Pool:
     def close(self) -> None:
         """End all workers and threads."""
         self._hosts.close()
-        self.loader.shutdown(wait=False, cancel_futures=True)
+        self.loader.close()
         self._runs.shutdown(wait=False, cancel_futures=True)
         self._reaper.close()
 
 
 def _nothing() -> None:
     """The hook where nobody takes notes."""
-
-
-def _load_warm(artifacts: Artifacts, served: ServedModel, enter: Hook, leave: Hook) -> tuple[runtime.Model, int, float]:
-    """On a loader thread: load and run once on synthetic rows; what those rows raise is not held against it.
-
-    Returns the model, the bytes of its file, and the seconds it took.
-    """
-    began = time.perf_counter()
-    path = artifacts.local(served.artifact)
-    signature = dict(served.signature)
-    enter()
-    try:
-        model = runtime.load(str(path), served.format, signature)
-        with contextlib.suppress(runtime.ModelError):
-            model.run(runtime.example(signature))
-    except runtime.ModelError as error:
-        raise UnavailableError(str(error)) from error
-    finally:
-        leave()
-    return model, path.stat().st_size, time.perf_counter() - began
 
 
 def _unavailable(model: LoadedModel, why: str) -> UnavailableError:

@@ -10,6 +10,7 @@ import contextlib
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +283,7 @@ async def prepare(path: Path, pool: Pool, running: PinnedRelease | None = None) 
     all others of a release that is small. A model that cannot be loaded makes only itself unavailable: `failed` says
     why. Raises CorruptArtifactError when the file is unsound.
     """
-    file = await asyncio.get_running_loop().run_in_executor(pool.loader, ReleaseFile, path)
+    file = await pool.loader.run(partial(ReleaseFile, path))
     release = PinnedRelease(file, pool)
     pool.forgive()
     uses = {name: count for count, name in running.loaded() if name in file} if running else {}

@@ -7,7 +7,7 @@ the admin port's metrics are the sum over all.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -78,6 +78,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self._of: dict[tuple[str, str], ModelStatistics] = {}
+        self.looks: Mapping[str, Sequence[float]] = {}  # endpoint → hits of kept answers, their seconds, misses, theirs
 
     def observer(self, served: ServedModel, then: Observe) -> ModelStatistics:
         """What a batcher of that version tells of each batch and failure; of a batch, `then` is told in turn."""
@@ -108,10 +109,15 @@ class Statistics:
             members = [one for (model, _), one in list(self._of.items()) if pattern.fullmatch(model)]
         else:
             members = [one for (model, _), one in list(self._of.items()) if model == route.name]
-        return [_told(name, str(release.number), members)]
+        return [_told(name, str(release.number), members, self.looks.get(name, _NO_LOOKS))]
 
 
-def _told(name: str, version: str, found: Iterable[ModelStatistics]) -> dict[str, Any]:
+_NO_LOOKS = (0, 0.0, 0, 0.0)
+
+
+def _told(
+    name: str, version: str, found: Iterable[ModelStatistics], looks: Sequence[float] = _NO_LOOKS
+) -> dict[str, Any]:
     """As the extension's JSON has it: nanoseconds, and milliseconds since 1970 for the last inference."""
     every = list(found)
     requests = sum(one.requests for one in every)
@@ -137,8 +143,8 @@ def _told(name: str, version: str, found: Iterable[ModelStatistics]) -> dict[str
             "compute_input": nothing,  # part of the run
             "compute_infer": _duration(requests, run),
             "compute_output": nothing,
-            "cache_hit": nothing,
-            "cache_miss": nothing,
+            "cache_hit": _duration(int(looks[0]), looks[1]),
+            "cache_miss": _duration(int(looks[2]), looks[3]),
         },
         "response_stats": {},
         "batch_stats": [

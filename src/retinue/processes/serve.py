@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from retinue.core.errors import UnavailableError
 from retinue.gateway.admin import Admin
 from retinue.gateway.fleet import PROGRAM
 from retinue.gateway.http import HttpServer, Limits
+from retinue.gateway.logs import check_log
 from retinue.gateway.memory import machine
 from retinue.gateway.record import RecordKeeper, ServeRecord
 from retinue.gateway.tls import certificate_of
@@ -62,6 +64,7 @@ async def run_supervisor(
     """
     certificate_of(settings)  # both refuse what no gateway could start with
     check_telemetry(settings)
+    check_log(settings)
     keeper = RecordKeeper(settings.releases(portfolio, stage))
     with contextlib.ExitStack() as owned:
         owned.callback(keeper.close)
@@ -153,13 +156,32 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UnavailableError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}",
-            hint=f"Stop what uses it, or set [serve] {setting} in retinue.toml (RETINUE_{setting.upper()}).",
+            f"cannot listen on {host}:{port}: {_why(error)}", hint=_change(error, setting)
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    """What the system says, once: Python's own text of it names the address again."""
+    if isinstance(error, UnicodeError):
+        return "that is no host"
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
+
+
+def _change(error: OSError | UnicodeError, setting: str) -> str:
+    """What to change: the host when the fault is its, else the port."""
+    foreign = isinstance(error, UnicodeError | socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+    if foreign and setting != "admin_port":
+        return "Set [serve] host in retinue.toml (RETINUE_HOST) to an address of this machine, or 0.0.0.0 for all."
+    change = f"set [serve] {setting} in retinue.toml (RETINUE_{setting.upper()})"
+    if isinstance(error, PermissionError):
+        return f"Ports below 1024 need a privilege; {change}."
+    return f"Stop what uses it, or {change}."
 
 
 def _say(line: str) -> None:

@@ -16,6 +16,7 @@ from tests.e2e.serve.conftest import until
 from tests.gateway.certificates import make
 
 from retinue.core.access import ClientRecord, new_key
+from retinue.core.state import ServedCache, ServedEndpoint
 from retinue.gateway.grpc_messages import message
 from retinue.store.accessfile import write_access
 from retinue.store.journal import list_segments, read_segment
@@ -106,3 +107,33 @@ def test_a_gateway_killed_under_grpc_load_loses_no_answered_prediction(stage: An
     journalled = {record.client_id for segment in segments for record in read_segment(segment).requests}
     assert answered <= journalled
     assert len(answered) > 300
+
+
+def test_statistics_count_what_a_response_cache_found_and_missed(stage: Any) -> None:
+    endpoints = {"again": ServedEndpoint("again", "line", cache=ServedCache(60.0, 10))}
+    stage.publish(1, [stage.model("line", "v1", slopes=(2.0,))], endpoints)
+    running = stage.start(grpc_port=0)
+    with grpc.insecure_channel(f"127.0.0.1:{running.record.grpc_port}") as channel:
+        infer = channel.unary_unary(INFER)
+        assert [told(infer(asked(value, "again"), timeout=10)) for value in (1.0, 1.0, 2.0, 1.0)] == [
+            [2.0], [2.0], [4.0], [2.0],
+        ]  # fmt: skip
+        request = message("ModelStatisticsRequest")(name="again").SerializeToString()
+        data = channel.unary_unary("/inference.GRPCInferenceService/ModelStatistics")(request, timeout=10)
+    (found,) = message("ModelStatisticsResponse").FromString(data).model_stats
+    counts = found.inference_stats
+    assert (counts.cache_hit.count, counts.cache_miss.count) == (2, 2)
+    assert counts.cache_hit.ns > 0
+
+
+def test_what_cannot_be_written_or_listened_on_is_a_clear_error_at_start(stage: Any) -> None:
+    stage.publish(1, [stage.model("line", "v1")])
+    for settings, words in (
+        ({"log_file": str(stage.settings.directory)}, ("log file", "cannot be written: Is a directory", "[log] file")),
+        ({"host": "192.0.2.1"}, ("cannot listen on 192.0.2.1:0: Cannot assign requested address\n", "[serve] host")),
+        ({"host": "no such host"}, ("cannot listen on no such host:0: ", "[serve] host")),
+    ):
+        process = stage.launch(**settings)
+        said = process.communicate(timeout=20)[1]
+        assert process.returncode == 1
+        assert all(word in said for word in words), said
