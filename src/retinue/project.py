@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,27 +22,26 @@ from retinue import compose
 from retinue.build.environment import Lock, lock
 from retinue.build.functions import with_code
 from retinue.build.outside_files import OutsideFiles
-from retinue.control.actual import add_candidates, add_definitions, read_actual, read_seconds, states, to_build
+from retinue.build.whole import is_whole
+from retinue.control.actual import read_actual
 from retinue.control.clients import Clients
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
 from retinue.control.kept_portfolio import load_kept
 from retinue.control.leases import name_holder, tidy
 from retinue.control.planfile import plan_id, read_plan, write_plan
+from retinue.control.planning import Asked, compare
 from retinue.control.publish import publish, publish_access, recorded_settings
-from retinue.control.recorded import Recorded, without_collecting
 from retinue.control.rollback import Act, roll_back, roll_back_to
-from retinue.control.wish import Members, Wisher, find_members
+from retinue.control.wish import Wisher, find_members
 from retinue.core.errors import PortfolioError, RetinueError, StateError, UsageError
 from retinue.core.family import placeholders
 from retinue.core.identity import digest
-from retinue.core.plan import Build, Plan, Regate
-from retinue.core.planner import forecast, make_plan
+from retinue.core.plan import Plan
 from retinue.core.portfolio import ModelSpec, Portfolio
-from retinue.core.selectors import Chooser, select
+from retinue.core.selectors import select
 from retinue.core.settings_body import options_digest
 from retinue.core.state import Hold, Release, Version
-from retinue.core.wish import Actual, Options
 from retinue.settings import Settings, check_name, load_settings
 from retinue.store.base import Artifacts, Registry
 
@@ -50,21 +49,9 @@ if TYPE_CHECKING:
     from retinue.scoring.frame import Predictor
     from retinue.scoring.place import Place
 
+__all__ = ["Asked", "Project", "describe_identity"]
 _NAME = re.compile(r"^portfolio: *([A-Za-z0-9][A-Za-z0-9._-]*) *(?:#.*)?$", re.MULTILINE)
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a caller asks of a plan, as selectors and names; see `retinue plan --help`."""
-
-    select: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    refresh_data: bool = False
-    allow_remove: tuple[str, ...] = ()
-    allow_weaker: tuple[str, ...] = ()
-    retry: tuple[str, ...] = ()
-    rebuild: tuple[str, ...] = ()
 
 
 class Project:
@@ -122,30 +109,10 @@ class Project:
         return self._planned(asked or Asked(), say)[0]
 
     def _planned(self, asked: Asked, say: Say) -> tuple[Plan, Wisher]:
-        with without_collecting():
-            return self._compared(asked, say)
-
-    def _compared(self, asked: Asked, say: Say) -> tuple[Plan, Wisher]:
-        portfolio = self.portfolio
-        recorded = Recorded(self.settings.cache, portfolio.name, self.stage)
-        actual = read_actual(self.registry, portfolio.name, self.stage, recorded)
-        tables = compose.open_tables(portfolio, self.settings, anew=asked.refresh_data)
-        live = {
-            name: actual.versions[e.version] for name, e in (actual.release.models if actual.release else {}).items()
-        }
-        members = find_members(portfolio, tables, live)
-        wisher = Wisher(portfolio, tables, self._locks(say), self._outside())
-        actual = add_definitions(actual, self.registry, wisher.resolve(members))
-        options = self._options(asked, wisher, members, actual)
-        wish = wisher.wish(members, actual, self.stage, options)
-        actual = add_candidates(actual, self.registry, portfolio.name, to_build(wish, live, options))
-        plan = make_plan(wish, actual, options)
-        built = [s for s in plan.steps if isinstance(s, Build | Regate)]
-        if not built:
-            return plan, wisher
-        seconds = forecast(built, read_seconds(actual, self.registry, built))
+        tables = compose.open_tables(self.portfolio, self.settings, anew=asked.refresh_data)
+        wisher = Wisher(self.portfolio, tables, self._locks(say), self._outside())
         workers = self.settings.build_workers or os.cpu_count() or 1
-        return replace(plan, forecast=seconds / workers if seconds is not None else None), wisher
+        return compare(self.registry, wisher, self.stage, asked, (self.settings.cache, workers)), wisher
 
     def _outside(self) -> OutsideFiles:
         """The artifacts of models that come from outside."""
@@ -159,26 +126,6 @@ class Project:
                 say(f"locking environment {name} ({spec.requirements})")
             locks[name] = lock(spec, root, memory=self.settings.directory / "locks")
         return locks
-
-    def _options(self, asked: Asked, wisher: Wisher, members: Members, actual: Actual) -> Options:
-        chooser = Chooser(members.specs, members.graph, lambda: states(wisher, actual))
-        specs = members.specs.values()
-        selected = chooser.choose(asked.select, asked.exclude) if asked.select or asked.exclude else None
-        refresh: frozenset[str] = frozenset()
-        if asked.refresh_data:
-            refresh = selected if selected is not None else frozenset(members.specs)
-        live = set(actual.release.models) | set(actual.release.endpoints) if actual.release else set()
-        for name in asked.allow_remove:
-            if name not in live:
-                raise UsageError(f"--allow-remove {name}: the release has no model or endpoint of that name")
-        return Options(
-            selected=selected,
-            refresh=refresh,
-            allow_remove=frozenset(asked.allow_remove),
-            allow_weaker=_names(asked.allow_weaker, specs),
-            retry=_names(asked.retry, specs),
-            rebuild=_names(asked.rebuild, specs),
-        )
 
     def save(self, plan: Plan, path: Path, asked: Asked | None = None) -> Plan:
         """Write a plan that `apply` can carry out later or elsewhere, with its bundles in the artifact store."""
@@ -290,7 +237,7 @@ class Project:
 
     def rollback(self, models: Sequence[str] = (), *, to: int | None = None, why: str = "") -> Release:
         """Take models (or, with `to`, the whole release) back, hold what is rolled back, tell the gateways."""
-        act = Act(compose.who(), utc_now(), why)
+        act = Act(compose.who(), utc_now(), why, partial(is_whole, self.artifacts))
         name = self.name
         if (to is None) == (not models):
             raise UsageError("name the models to roll back, or a whole release with --to", hint="`retinue history`")
@@ -408,11 +355,6 @@ class Project:
         close = getattr(registry, "close", None)
         if close is not None:
             close()
-
-
-def _names(wanted: Iterable[str], specs: Iterable[object]) -> frozenset[str]:
-    selectors = tuple(wanted)
-    return select(selectors, specs) if selectors else frozenset()  # type: ignore[arg-type]  # specs are ModelSpec
 
 
 def describe_identity(plan: Plan) -> str:

@@ -37,7 +37,6 @@ from retinue.core.portfolio import (
     TableSpec,
 )
 from retinue.core.settings_body import settings_body
-from retinue.core.settings_body import settings_body
 from retinue.core.state import Evidence, Snapshot, Verdict, Version
 from retinue.core.wish import Options, Wish, WishedModel, snapshot_hash
 from retinue.store.fake import MemoryRegistry

@@ -1,4 +1,4 @@
-"""A portfolio file as it was loaded last, kept by the digests of what it is made of: reading YAML is most of a small plan.
+"""A portfolio file as it was loaded last, kept by the digests of what it is made of: YAML is read when it changed.
 
 Kept is what the loader made of these very bytes with this very code: any other byte of the file, of an included file
 or of the loader makes it anew. What is garbled is passed over. Only values of `retinue.core` are ever made from it.

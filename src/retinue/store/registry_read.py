@@ -225,7 +225,9 @@ class SqlReader:
         """As `settings`; its body is parsed when it is first looked into."""
         query = select(t.settings).where(t.settings.c.portfolio == portfolio)
         found = self._all(query.order_by(t.settings.c.revision.desc()).limit(1))
-        return SettingsRevision(found[0]["revision"], LateJson(found[0]["body"]), found[0]["created"]) if found else None
+        if not found:
+            return None
+        return SettingsRevision(found[0]["revision"], LateJson(found[0]["body"]), found[0]["created"])
 
     def applies(self, portfolio: str, stage: str, status: str | None = None) -> list[ApplyRecord]:
         """Runs of the applier, newest first."""
