@@ -110,7 +110,9 @@ def _child(request: dict[str, Any], overlay: _Overlay) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
-        result = {"train": _train, "convert": _convert, "probe": _probe}[request["op"]](request, overlay)
+        result = {"train": _train, "convert": _convert, "probe": _probe, "adopt": _adopt}[request["op"]](
+            request, overlay
+        )
     except _Failure as failure:
         result = failure.result
     except NonsenseError as error:
@@ -269,6 +271,13 @@ def _convert(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
     signature = request["signature"]
     model = skops.io.load(request["artifact"], trusted=signature["trusted"])
     return _compile(model, {**request, **signature}, overlay, signature["container"], request["way"])
+
+
+def _adopt(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
+    """Look at a model that was made elsewhere."""
+    from retinue_worker.adopt import adopt
+
+    return adopt(request)
 
 
 # ------------------------------------------------------------------------------------------------------------ probe

@@ -38,6 +38,10 @@ class Code:
     trees: Mapping[str, str]
 
 
+NO_CODE = Code({}, digest({}), {})
+"""Of a model that comes from outside."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unpacked:
     """An unpacked bundle. Training runs with `project` as working directory and only import path."""

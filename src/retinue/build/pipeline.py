@@ -28,7 +28,7 @@ from retinue.build.further import with_further
 from retinue.build.outside import evaluate_made, made_data
 from retinue.build.timing import ROWS
 from retinue.build.train import TrainResult
-from retinue.build.whole import find_whole, passed, register_whole
+from retinue.build.whole import find_whole, recorded_pass, register_whole
 from retinue.build.workshop import Workshop
 from retinue.core.contract import NUMERIC, Field, Schema
 from retinue.core.errors import DataError, TrainingError
@@ -150,7 +150,7 @@ class Pipeline:
         gates = gates_digest(spec.gates, spec.task)
         upstreams = {m: v.id for m, v in beside.items()}
         rival = champion.version.id if champion is not None and champion.version.id != version.id else None
-        return passed(self.registry, version, gates, upstreams, rival)
+        return recorded_pass(self.registry, version, gates, upstreams, rival)
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -306,7 +306,7 @@ class Pipeline:
             champion=rival[0] if rival else None,
             champion_classes=rival[1] if rival else None,
         )
-        beyond = around(self.workshop, spec, version, holdout, lambda: self._timed_champion(champion, data))
+        beyond = around(self.workshop, spec, version, (holdout, case), lambda: self._timed_champion(champion, data))
         return with_further(evaluate(case), case, beyond)
 
     def _timed_champion(self, champion: Champion | None, data: DataSet) -> tuple[Version, Columns] | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from retinue.build.bundle import make_bundle
 from retinue.control.wish import Wisher
+from retinue.core.errors import StateError
 from retinue.core.plan import Build, Plan, Regate
 from retinue.store.base import Artifacts
 
@@ -20,6 +23,15 @@ def bundle_definitions(plan: Plan, wisher: Wisher, artifacts: Artifacts) -> dict
             spec = plan.specs[step.model]
             code, files = wisher.code(spec)
             declaration = {"model": msgspec.to_builtins(spec), "hashed": plan.definitions[step.definition]}
-            lock_text = wisher.locks[spec.environment].text
+            lock_text = wisher.locks[spec.environment].text if spec.environment else ""
+            wisher.outside.store(spec, artifacts)
             found[step.definition] = artifacts.put(make_bundle(declaration, code, files, lock_text))
     return found
+
+
+def keep_tests(plan: Plan, root: Path, artifacts: Artifacts) -> None:
+    """Store the user's test files that the plan's gates name, by content. Raises StateError if one was just edited."""
+    for test in sorted({t for spec in plan.specs.values() for t in spec.gates.pytest}, key=lambda t: t.path):
+        path = root / test.path
+        if artifacts.put(path.read_bytes() if path.is_file() else b"") != test.digest:
+            raise StateError(f"{test.path} changed while this was planned", hint="Run `retinue plan` again.")

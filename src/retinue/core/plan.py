@@ -14,7 +14,18 @@ from retinue.core.portfolio import EndpointSpec, ModelSpec, TableSpec
 
 Json = Any
 Reason = Literal[
-    "ADD", "CODE", "PARAMS", "FEATURES", "ENVIRONMENT", "UPSTREAM", "DATA", "GATES", "POLICY", "METADATA", "RENAME"
+    "ADD",
+    "ARTIFACT",
+    "CODE",
+    "PARAMS",
+    "FEATURES",
+    "ENVIRONMENT",
+    "UPSTREAM",
+    "DATA",
+    "GATES",
+    "POLICY",
+    "METADATA",
+    "RENAME",
 ]
 
 

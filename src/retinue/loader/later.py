@@ -15,7 +15,6 @@ _MODEL_KEYS: Mapping[str, str] = {
 }
 _GATES: Mapping[str, str] = {
     "parity": "parity of the compiled model is always proved; say `compile: require` to insist on it",
-    "pytest": "write `examples:` for rows with a known answer",
 }
 _DATA: Mapping[str, str] = {
     "url": "name it in [connections.NAME] of retinue.toml and say `connection: NAME` with a `query`",
@@ -52,7 +51,12 @@ def _find(root: Node) -> Iterator[tuple[tuple[str, ...], Entry, str]]:
     for model in _MODELS:
         yield from _keys(root, model, _MODEL_KEYS)
         yield from _keys(root, (*model, "gates"), _GATES)
-        yield from _keys(root, (*model, "train"), {"submit": "give `train: module:function`, or save the result and name it: `artifact: PATH`"}, whole=True)
+        yield from _keys(
+            root,
+            (*model, "train"),
+            {"submit": "give `train: module:function`, or save the result and name it: `artifact: PATH`"},
+            whole=True,
+        )
         yield from _values(root, (*model, "task"), _task)
     yield from _keys(root, ("data", "*"), _DATA)
     yield from _keys(root, ("policies", "rollout", "*"), {"approval": _MODEL_KEYS["approval"]})

@@ -21,6 +21,7 @@ from retinue.loader.prepare import finite, nulls_in_overrides, prepare_model, pr
 from retinue.loader.problems import SHAPE, Problems
 from retinue.loader.read import Entry, Node
 from retinue.loader.schema_outside import OutsideModel
+from retinue.loader.test_files import with_digests
 from retinue.loader.types import NAME
 
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
@@ -170,8 +171,11 @@ class _Loader:
                     SHAPE,
                 )
             node = prepare_model(entry.node, defaults)
-            kind = OutsideModel if node.get("artifact") is not None else schema.Model
-            shape = self.shape(kind, node, ("models", name), entry.at)
+            shape: schema.Model | OutsideModel | None
+            if node.get("artifact") is not None:
+                shape = self.shape(OutsideModel, node, ("models", name), entry.at)
+            else:
+                shape = self.shape(schema.Model, node, ("models", name), entry.at)
             if shape is not None and self.one_table(node, name):
                 found[name] = (shape, node, entry.at)
         return found
@@ -205,6 +209,8 @@ class _Loader:
                 drafts[name] = convert.template(name, shape, at, inside, self.path.parent)
             except PortfolioError as error:
                 self.problems.extend(error)
+        root = self.path.parent
+        drafts = {n: with_digests(draft, root, places[n], self.problems) for n, draft in drafts.items()}
         found = {name: check.complete(draft, drafts) for name, draft in drafts.items()}
         for name, template in found.items():
             check.model(template, found, known, places[name], self.problems)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from retinue.loader import schema, schema_data, schema_gates, schema_serving
+from retinue.loader import schema, schema_data, schema_gates, schema_outside, schema_serving
 from retinue.loader.later import LATER_KEYS
 
 _HEAD = """\
@@ -37,6 +37,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`data.NAME.checks`", schema_data.Checks),
     ("`environments.NAME`", schema.Environment),
     ("`models.NAME`", schema.Model),
+    ("`models.NAME` from outside", schema_outside.OutsideModel),
     ("`models.NAME.for_each`", schema.Distinct),
     ("`models.NAME.for_each` from a file or a function", schema_data.Listed),
     ("`models.NAME.data.TABLE`", schema.DataUseShape),

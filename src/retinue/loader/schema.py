@@ -360,7 +360,13 @@ class Main(Shape):
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a portfolio file, for editors."""
+    from retinue.loader.schema_outside import OutsideModel  # it builds upon this module
+
     schema = PortfolioFile.model_json_schema()
+    outside = OutsideModel.model_json_schema()
+    schema["$defs"] |= {**outside.pop("$defs"), "OutsideModel": outside}
+    arms = [{"$ref": "#/$defs/Model"}, {"$ref": "#/$defs/OutsideModel"}]
+    schema["properties"]["models"]["additionalProperties"] = {"anyOf": arms}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Retinue portfolio"
     return schema
