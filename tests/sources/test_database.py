@@ -16,7 +16,6 @@ from retinue.sources.catalog import Catalog
 from retinue.sources.origins import Origins
 
 from .conftest import table
-from .servers import postgres as postgres
 
 ROWS = "select id, region, amount, moment from orders"
 
@@ -169,7 +168,7 @@ def test_postgresql_is_read_in_a_read_only_transaction_with_its_own_types(postgr
     assert found.facts([Question("orders", (("region", "r1"),), ("amount",))], pin)[0].rows == 16667
     with pytest.raises(DataError, match="read-only"):
         catalog(orders(query="select nextval('touched')", time=None), tmp_path, postgres).columns("orders")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="hunter|cannot be opened") as error:
+    with pytest.raises(DataError, match="cannot be opened") as error:
         catalog(spec, tmp_path / "x", postgres.replace("postgres:", "nobody:hunter2")).columns("orders")
     assert "hunter2" not in str(error.value)
     engine.dispose()

@@ -25,8 +25,12 @@ TIMEOUT = 3600.0
 class Functions:
     """Calls functions of one project; its environments are installed when the first of their functions is called."""
 
-    def __init__(self, environments: Mapping[str, EnvironmentSpec], root: Path, settings: Settings) -> None:
+    def __init__(
+        self, environments: Mapping[str, EnvironmentSpec], root: Path, settings: Settings, installed: Path | None = None
+    ) -> None:
+        """`installed` holds the materialised environments."""
         self._environments, self._root, self._settings = environments, root, settings
+        self._installed = installed or settings.environments
 
     def __call__(self, function: str, environment: str, what: str, target: Path) -> None:
         """Write what `function` gives into `target`. Raises DataError with the user's own message."""
@@ -39,7 +43,7 @@ class Functions:
             )
         code = close_code(function, self._root)
         locked = lock(self._environments[environment], self._root, memory=self._settings.directory / "locks")
-        python = materialise(locked, self._settings.environments).python.absolute()
+        python = materialise(locked, self._installed).python.absolute()
         error_file = target.with_name(target.name + ".error")
         with tempfile.TemporaryDirectory() as folder:
             for name, data in code.files.items():
