@@ -70,8 +70,7 @@ BATCHES = pa.schema(
         ("rows", pa.int64()),
         ("errors", pa.int64()),
         ("seconds", pa.float64()),
-        ("input", pa.string()),
-        ("output", pa.string()),
+        *(("input", pa.string()), ("output", pa.string())),
     ]
 )
 NO_MODEL = Node(0, "", "", "", (), ())  # rows that no model ran: only their error is known
@@ -322,7 +321,7 @@ class Gathering:
         return _flat(self._gaps.get(day) or [], GAPS)
 
     def batches(self, day: str) -> pa.Table:
-        """Partitions of scored tables: a row for each model, and one without model for rows that have an error."""
+        """Partitions of scored tables: a row for each model, one without model for rows that have an error."""
         return _flat(self._batches.get(day) or [], BATCHES)
 
     def _batch(self, batch: Batch) -> None:
@@ -331,7 +330,7 @@ class Gathering:
             return
         head = (batch.run, batch.part, batch.ended // 1000, batch.endpoint, batch.release)
         tail = (batch.seconds, batch.input, batch.output)
-        rows = [(*head, model, version, fallback, count, 0, *tail) for model, version, count, fallback in batch.models]
+        rows = [(*head, name, version, second, count, 0, *tail) for name, version, count, second in batch.models]
         if batch.errors or not rows:
             rows.append((*head, None, None, None, 0, batch.errors, *tail))
         self._batches.setdefault(day, []).extend(rows)

@@ -118,7 +118,6 @@ class Run:
         def one(part: Partition) -> Done:
             facts = Facts(job, part.number, ask.endpoint, self.release.number) if ask.journal == "facts" else None
             made = writer.write(part, scorer, facts)
-            self.on_effect(Effect.PART_MOVED, part.path)
             if ask.journal != "none" and part.number not in known:
                 with on_disk(self.journal):
                     writing.write(made, time.time_ns(), facts.frames if facts else ())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from retinue.control.query import query
 from retinue.scoring.ledger import Done, Job
 from retinue.scoring.rows import Scored
 from retinue.store.journal import (
@@ -112,8 +113,6 @@ class Writing:
 
 def journalled(folder: Path, job: Job) -> set[int]:
     """The partitions of a run that the journal has already: a kill may have come before they were marked."""
-    from retinue.control.query import query
-
     if not folder.exists():
         return set()
     answer = query(folder, f"select distinct part from batches where run = '{uuid.UUID(job.id)}'")  # noqa: S608  a UUID

@@ -73,7 +73,13 @@ class _Elsewhere:
             else:
                 answer.set_result(outputs or {})
 
-        self._loop.call_soon_threadsafe(self._runner.run, COLUMNS, columns, 0.0, done)
+        def begin() -> None:
+            try:
+                self._runner.run(COLUMNS, columns, 0.0, done)
+            except Exception as error:  # noqa: BLE001  it would be lost on the loop, and whoever waits with it
+                answer.set_exception(InferenceError(f"{type(error).__name__}: {error}"))
+
+        self._loop.call_soon_threadsafe(begin)
         return answer.result()
 
 

@@ -17,7 +17,7 @@ from retinue.scoring.release import Wanted
 from retinue.scoring.rows import Scored
 
 FACTS = ("release", "model", "version", "fallback", "error")
-ROW, ID = "row", "id"
+ROW, ID = "row", "prediction_id"
 _TYPES = {"FP64": pa.float64(), "INT64": pa.int64(), "BOOL": pa.bool_(), "BYTES": pa.string()}
 _NUMPY: dict[str, Any] = {"FP64": np.float64, "INT64": np.int64, "BOOL": np.bool_, "BYTES": np.object_}
 _EXPECTED = {"FP64": "numbers", "INT64": "integers", "BOOL": "true or false", "BYTES": "text"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retinue.control.publish import compile_release, recorded_settings
@@ -18,6 +18,7 @@ from retinue.scoring.release import ScoringRelease
 from retinue.scoring.tables import Table, files_for, not_found, open_files, open_parquet, same_place
 from retinue.settings import Settings
 from retinue.sources.base import Pin, Tables
+from retinue.sources.tables import files_of
 from retinue.store.base import Artifacts, RegistryReader
 from retinue.store.releasefile import ReleaseFile, current, write_release
 
@@ -76,8 +77,6 @@ class Place:
         return open_files(text, files, self.settings.cache), ()
 
     def _declared(self, spec: TableSpec, tables: Tables) -> tuple[Table, tuple[str, ...]]:
-        from retinue.sources.tables import files_of
-
         kept = tuple(name for name in (spec.key, spec.time) if name)
         if spec.path and not spec.is_view and "://" not in spec.path:
             return open_files(spec.name, files_of(spec, self.root), self.settings.cache), kept
@@ -145,6 +144,4 @@ class Place:
 
 
 def _with(ask: Ask, kept: tuple[str, ...], settings: Settings) -> Ask:
-    from dataclasses import replace
-
     return replace(ask, kept=kept, journal=ask.journal if settings.journal_enabled else "none")

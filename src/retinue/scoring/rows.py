@@ -6,6 +6,7 @@ the values is another: whole Arrow columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retinue.core.contract import Field
 from retinue.core.errors import InferenceError, RetinueError, UnavailableError
 from retinue.core.state import ServedEndpoint, ServedModel
 from retinue.gateway.values import array, clean
@@ -157,8 +159,10 @@ class _Work:
             block: dict[str, Any] = {}
             for wanted, source in zip(node.inputs, node.sources, strict=True):
                 if source.node < 0:
-                    found = clean(self._column(source.field, rows), wanted)
-                    problems.update(found.problems or {})
+                    values = self._column(source.field, rows)
+                    found = clean(values, wanted)
+                    if found.problems:
+                        problems.update(_told(found.problems, values, wanted))
                     block[wanted.name] = array(found.values, wanted.dtype) if not found.problems else None
             blocks.append(block)
         if not problems:
@@ -219,6 +223,17 @@ class _Work:
             found = np.full(self.found.rows, None, dtype=object) if index < 0 else plain(self._batch.column(index))
             self._columns[name] = found
         return found if rows is None else found[rows]
+
+
+def _told(problems: dict[int, str], values: Any, wanted: Field) -> dict[int, str]:
+    """The texts that single values get online, which name their types."""
+    if values.dtype.kind != "f":
+        return problems
+    told = {}
+    for row, text in problems.items():
+        value = float(values[row])
+        told[row] = text if math.isnan(value) else (clean([value], wanted).problems or {0: text})[0]
+    return told
 
 
 def plain(column: pa.Array) -> Any:
