@@ -14,6 +14,8 @@ import pytest
 from tests.routes.harbour import ENVIRONMENTS, Harbour
 
 from retinue.build.environment import lock, materialise
+from retinue.cli.render_version import render_version
+from retinue.control.telling import told
 from retinue.core.errors import Location, PortfolioError
 from retinue.core.plan import Build
 from retinue.core.portfolio import EnvironmentSpec
@@ -117,6 +119,9 @@ def test_a_graph_without_data_or_environment_is_released_by_contract_and_example
     version = h.do(lambda p: p.version("risk"))
     assert version.manifest["artifact"]["format"] == "onnx"
     assert version.manifest["rows"]["train"] == 0
+    shown = h.do(lambda p: render_version(told(p.registry, version, p.current())))
+    assert "from outside" in shown
+    assert "not attested" in shown
 
     (tmp_path / "models" / "risk.onnx").write_bytes(to_onnx(fitted(shift=1.0)))
     step = next(s for s in h.plan().steps if isinstance(s, Build))
@@ -160,10 +165,10 @@ def test_an_artifact_that_is_a_pickle_in_disguise_or_empty_is_refused_by_the_pla
 
 def test_a_missing_artifact_is_told_with_the_nearest_name(tmp_path: Path) -> None:
     h = place(tmp_path, ALONE, risks_onnx=b"x")
-    with pytest.raises(PortfolioError, match="does not exist") as told:
+    with pytest.raises(PortfolioError, match="does not exist") as raised:
         h.plan()
-    assert "risks.onnx" in str(told.value.hint)
-    assert str(told.value.where).startswith("portfolio.yaml:3")
+    assert "risks.onnx" in str(raised.value.hint)
+    assert str(raised.value.where).startswith("portfolio.yaml:3")
 
 
 @pytest.mark.parametrize(

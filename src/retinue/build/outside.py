@@ -6,14 +6,14 @@ types and on the user's examples: no metric can be told then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinue.build.columns import Columns, from_columns
-from retinue.build.contract import Predict, Subject, contract_results, example_results
+from retinue.build.contract import Subject, contract_results, example_results
 from retinue.build.dataset import DataSet
 from retinue.build.evaluate import Evaluation
 from retinue.build.train import Compiled, TrainRequest, TrainResult, signature_of
@@ -21,6 +21,7 @@ from retinue.core.contract import Field, Schema
 from retinue.core.errors import TrainingError
 from retinue.core.gates import failed, passed, total
 from retinue.core.portfolio import ModelSpec
+from retinue.core.state import Version
 
 if TYPE_CHECKING:
     from retinue.build.workshop import Workshop
@@ -184,15 +185,18 @@ def _column(dtype: str, values: Sequence[Any]) -> Any:
     return np.array(list(values), dtype=kinds[dtype])
 
 
-def evaluate_made(spec: ModelSpec, artifact: Mapping[str, Json], columns: Columns, predict: Predict) -> Evaluation:
+def evaluate_made(
+    spec: ModelSpec, version: Version, columns: Columns, answers: Callable[[Version, Columns], Columns]
+) -> Evaluation:
     """Contract, examples and size: all that can be judged without data."""
+    artifact = version.manifest["artifact"]
     signature, size = artifact["signature"], artifact["size"]
     classes = tuple(signature["classes"]) if signature["classes"] is not None else None
     inputs, outputs = (
         tuple(Field(f["name"], f["dtype"], f["nullable"], f["width"]) for f in signature[part])
         for part in ("inputs", "outputs")
     )
-    subject = Subject(predict, Schema(inputs, outputs), spec.task, classes, columns)
+    subject = Subject(lambda batch: answers(version, batch), Schema(inputs, outputs), spec.task, classes, columns)
     results = [
         *contract_results(subject, np.random.default_rng(0)),
         *example_results(subject, spec.gates.examples),

@@ -286,9 +286,8 @@ class Pipeline:
         columns = to_columns(holdout, own.features)
         signature = version.manifest["artifact"]["signature"]
         outputs = self._try(lambda: self.workshop.answers(version, columns))
-        predict = lambda batch: self.workshop.answers(version, batch)  # noqa: E731
         if not own.data:
-            return evaluate_made(replace(own, gates=spec.gates), version.manifest["artifact"], columns, predict)
+            return evaluate_made(replace(own, gates=spec.gates), version, columns, self.workshop.answers)
         rival = self._champion(champion, own, data) if champion is not None else None
         case = Case(
             gates=spec.gates,

@@ -90,7 +90,11 @@ def _identity(told: Told, zone: tzinfo | None) -> Rows:
     if family:
         key = ", ".join(f"{k}={v}" for k, v in version.manifest.get("key", ()))
         rows.append(("family", f"{family_name(family)} ({key})"))
-    if body:
+    brought = body.get("artifact")
+    if brought:
+        text = f"{brought['format']}, sha256 {short(brought['digest'])}; what it was trained on is not attested"
+        rows.append(("from outside", text))
+    elif body:
         rows.append(("trained by", f"{body['train']} ({', '.join(sorted(body['code']))})"))
         if body["params"]:
             rows.append(("params", ", ".join(f"{k} {_short_value(v)}" for k, v in sorted(body["params"].items()))))
