@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
-
 from retinue.gateway.h2_wire import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, MAX_HEADERS, Broken
 
 MAX_REMEMBERED = 256  # heads of one connection
@@ -65,6 +63,8 @@ class CallHeads:
     __slots__ = ("_decoder", "_known", "find")
 
     def __init__(self) -> None:
+        from hpack import Decoder  # late: it comes with an extra
+
         self._decoder = Decoder(max_header_list_size=MAX_HEADERS)
         self._known: dict[bytes, CallHead] = {}
         self.find = self._known.get
@@ -76,16 +76,22 @@ class CallHeads:
             return found
         try:
             fields = self._decoder.decode(block, raw=True)
-        except OversizedHeaderListError as error:
-            raise Broken(ENHANCE_YOUR_CALM, f"the headers are over {MAX_HEADERS} bytes") from error
-        except (HPACKError, UnicodeDecodeError, IndexError) as error:
-            raise Broken(COMPRESSION_ERROR, f"the headers cannot be decoded: {error}") from error
+        except Exception as error:  # whatever it raises, the table is no longer the client's
+            raise _broken(error) from error
         head = _head(fields)
         if not settled(block):
             self._known.clear()
         elif len(self._known) < MAX_REMEMBERED:
             self._known[block] = head
         return head
+
+
+def _broken(error: Exception) -> Broken:
+    from hpack import OversizedHeaderListError
+
+    if isinstance(error, OversizedHeaderListError):
+        return Broken(ENHANCE_YOUR_CALM, f"the headers are over {MAX_HEADERS} bytes")
+    return Broken(COMPRESSION_ERROR, f"the headers cannot be decoded: {error}")
 
 
 def settled(block: bytes) -> bool:

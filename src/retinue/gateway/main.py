@@ -12,7 +12,7 @@ import socket
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retinue.core.errors import RetinueError
 from retinue.core.state import ServedModel
@@ -23,6 +23,7 @@ from retinue.gateway.dataplane import DataPlane
 from retinue.gateway.doors import Doors
 from retinue.gateway.extensions import Beside
 from retinue.gateway.grpc_describe import Describer
+from retinue.gateway.grpc_server import GrpcServer
 from retinue.gateway.http import HttpServer, Limits
 from retinue.gateway.logs import log_of
 from retinue.gateway.meter import Meter
@@ -34,9 +35,6 @@ from retinue.gateway.tls import HANDSHAKE, certificate_of
 from retinue.gateway.tracing import tracing_of
 from retinue.settings import Settings
 from retinue.store.artifacts import FsspecArtifacts
-
-if TYPE_CHECKING:
-    from retinue.gateway.grpc_server import GrpcServer
 
 COLLECT = (50_000, 20, 100)
 """Net new containers before a collection: requests in flight are thousands of them, and none is in a circle."""
@@ -195,8 +193,6 @@ class Gateway:
         self._lines.say({"op": "serving"})
 
     async def _serve_grpc(self, listener: socket.socket) -> None:
-        from retinue.gateway.grpc_server import GrpcServer  # late: its packages are an extra
-
         describer = Describer(self._plane, self._access, self._beside)
         self._grpc = GrpcServer(self._plane, self._meter, self._access, describer, self._http)
         await self._grpc.start(listener, self._certificate.grpc_context if self._certificate is not None else None)
