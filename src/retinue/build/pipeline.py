@@ -168,10 +168,9 @@ class Pipeline:
             # What is now said to be known too late stopped the champion, not its successor.
             late = {column for column, _ in tables.spec(primary).available}
             extra |= {f for f in read - late if there[f] != "TIMESTAMP"}
-        own = {need.column for need in spec.needs}
         table = tables.spec(primary)
         grouped = grouping(spec, there) - {*spec.features, spec.target, table.time or "", table.key or "", *extra}
-        columns = sorted(c for c in extra | grouped if c not in own)
+        columns = sorted((extra | grouped) - {need.column for need in spec.needs})
         if pinned["cutoff"] is not None:
             features = sorted({f for f in (*spec.features, *mapped_fields(spec, beside)) if f in there})
             tables.check_lookahead(primary, features, pin, pinned["cutoff"])
