@@ -57,7 +57,9 @@ def platform(release: PinnedRelease, name: str) -> str:
     if name in release.routes:
         return "retinue_endpoint"
     served = release.models[name].served
-    return "onnx_onnxv1" if served.format == "onnx" else f"sklearn_{served.format}"
+    known = {"onnx": "onnx_onnxv1", "skops": "sklearn_skops", "xgboost": "xgboost_ubj", "lightgbm": "lightgbm_txt",
+             "catboost": "catboost_cbm"}  # fmt: skip
+    return known.get(served.format, served.format)
 
 
 def config(release: PinnedRelease, name: str) -> dict[str, Any]:
