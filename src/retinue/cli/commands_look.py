@@ -40,10 +40,12 @@ def status(context: typer.Context, to: Stage = "prod", plan: Check = False, outp
     from retinue.cli.render_plan import last_lines
     from retinue.cli.render_state import render_status
     from retinue.control.events import utc_now
+    from retinue.control.recorded import Recorded
     from retinue.control.telling import status as recorded
 
     with _project(context, to, note=False) as project:
-        found = recorded(project.registry, project.name, to, utc_now())
+        kept = Recorded(project.settings.cache, project.name, to)
+        found = recorded(project.registry, project.name, to, utc_now(), kept)
         served = server(project)
         planned = project.plan(say=say) if plan else None
         if output is Format.json:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retinue.control.evidence import EvidenceBook
+from retinue.control.recorded import Recorded
 from retinue.core.declaration import differences
 from retinue.core.errors import StateError, UsageError
 from retinue.core.landing import closure
@@ -112,16 +113,19 @@ class ReleaseDifference:
     endpoints: Mapping[str, tuple[Mapping[str, Json] | None, Mapping[str, Json] | None]]
 
 
-def status(registry: RegistryReader, portfolio: str, stage: str, now: str) -> Status:
-    """Everything `retinue status` tells, in a constant number of queries."""
+def status(
+    registry: RegistryReader, portfolio: str, stage: str, now: str, recorded: Recorded | None = None
+) -> Status:
+    """Everything `retinue status` tells, in a constant number of queries; `recorded` spares it the manifests."""
     release = registry.current(portfolio, stage)
     live = {m: e.version for m, e in release.models.items()} if release else {}
-    versions = registry.versions(set(live.values()))
+    ids = set(live.values())
+    versions = recorded.heads(registry, ids)[0] if recorded is not None else registry.versions(ids)
     families: dict[str, list[str]] = {}
     for model, version in sorted(live.items()):
         families.setdefault(versions[version].manifest.get("family") or "", []).append(model)
     applies = registry.applies(portfolio, stage)
-    settings = registry.settings(portfolio)
+    settings = registry.settings_head(portfolio)
     return Status(
         portfolio=portfolio,
         stage=stage,
@@ -139,7 +143,7 @@ def status(registry: RegistryReader, portfolio: str, stage: str, now: str) -> St
 
 def failing(registry: RegistryReader, live: Mapping[str, str], versions: Mapping[str, Version]) -> tuple[Failing, ...]:
     """Live versions that are not shown to pass beside what they read today."""
-    book = EvidenceBook(versions, registry.evidence(set(live.values())))
+    book = EvidenceBook(versions, registry.evidence_heads(set(live.values())))
     found = []
     for model, version in sorted(live.items()):
         row = book.find(version, _beside(version, live, book))
