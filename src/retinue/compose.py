@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from retinue.store.base import Artifacts, Registry
 
 if TYPE_CHECKING:
     from retinue.build.data_checks import DataChecks
+    from retinue.control.gc import Collector
     from retinue.scoring.place import Place
     from retinue.store.registry_dump import Dump
 
@@ -52,6 +54,38 @@ def open_dump(registry: Registry) -> Dump:
 
     assert isinstance(registry, SqlReader)
     return Dump(registry)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is recorded, opened without a portfolio file."""
+
+    settings: Settings
+    registry: Registry
+    artifacts: Artifacts
+
+    def close(self) -> None:
+        """Close the database."""
+        self.registry.close()  # type: ignore[attr-defined]  # the one of SQL
+
+
+def open_state(settings: Settings) -> State:
+    """Registry and artifacts of these settings."""
+    return State(settings, open_registry(settings), open_artifacts(settings))
+
+
+def open_collector(settings: Settings, registry: Registry, now: str) -> Collector:
+    """A gc by these settings; versions stay at least as long as the journal's records that name them."""
+    from retinue.control.gc import DAY, Collector
+    from retinue.control.leases import later
+    from retinue.control.pins import Keep
+    from retinue.store.artifacts import FsspecArtifacts
+
+    artifacts = FsspecArtifacts(settings.artifacts, settings.cache / "artifacts")
+    forever = settings.journal_enabled and not settings.journal_retain_days
+    days = max(settings.gc_days, settings.journal_retain_days if settings.journal_enabled else 0)
+    since = "" if forever else later(now, -days * DAY)
+    return Collector(open_dump(registry), registry, artifacts, settings, Keep(settings.gc_releases, since))
 
 
 def open_artifacts(settings: Settings) -> Artifacts:

@@ -138,8 +138,9 @@ class Project:
 
     def _bundled(self, plan: Plan, wisher: Wisher) -> Plan:
         """The plan with the bundle of every definition it builds, stored by content."""
-        from retinue.control.bundles import bundle_definitions
+        from retinue.control.bundles import bundle_definitions, keep_tests
 
+        keep_tests(plan, Path(self.portfolio.root), self.artifacts)
         return replace(plan, bundles=bundle_definitions(plan, wisher, self.artifacts))
 
     # ── apply ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from retinue.core.errors import RetinueError, UsageError
 
 if TYPE_CHECKING:
+    from retinue.compose import State
     from retinue.project import Project
     from retinue.settings import Settings
 
@@ -51,6 +52,17 @@ class Frame:
             yield project
         finally:
             project.close()
+
+    @contextmanager
+    def state(self) -> Iterator[State]:
+        """Settings, registry and artifacts, without the portfolio file: it may be gone or wrong."""
+        from retinue import compose
+
+        state = compose.open_state(self.settings())
+        try:
+            yield state
+        finally:
+            state.close()
 
     def settings(self) -> Settings:
         """The settings beside the chosen file; the file itself need not be there or load."""

@@ -14,6 +14,7 @@ from retinue.cli import (
     commands_clients,
     commands_db,
     commands_journal,
+    commands_keep,
     commands_look,
     commands_score,
     commands_serve,
@@ -50,6 +51,7 @@ for room in (
     commands_journal,
     commands_clients,
     commands_db,
+    commands_keep,
 ):
     room.register(app)
 

@@ -16,11 +16,13 @@ from uuid import uuid4
 
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
+from retinue.control.gc_lease import refuse_during_gc
 from retinue.control.leases import LEASE_SECONDS, LeaseKeeper, later, tidy, untold
 from retinue.control.publish import publish
 from retinue.control.run import Builder, Patch, Run, Tools
 from retinue.control.verdicts import Candidate, settle
 from retinue.control.waiting import holders_of, refusal
+from retinue.core.checks import CheckResult
 from retinue.core.errors import ConflictError, LeaseHeldError, RetinueError, StateUnavailableError
 from retinue.core.plan import Build, Plan, Regate
 from retinue.core.settings_body import merged, options_digest
@@ -44,6 +46,7 @@ class Applier:
     observer: Observer = lambda event: None
     on_effect: OnEffect = ignore
     on_stop: Callable[[], None] = lambda: None  # ends what the builder has started
+    checks: Callable[[], tuple[CheckResult, ...]] = tuple  # what the data checks have found so far
     lease_seconds: float = LEASE_SECONDS
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -51,6 +54,7 @@ class Applier:
         """Carry out `plan`. Raises ConflictError when its affected set moved, LeaseHeldError when it is taken."""
         self._check_fresh(plan)
         now = self.clock()
+        refuse_during_gc(self.registry, now)
         tidy(self.registry, plan.portfolio, plan.stage, self.holder, now)
         lease = self._acquire(plan, now)
         keeper = LeaseKeeper(self.registry, lease, self.clock, self.lease_seconds)
@@ -63,6 +67,7 @@ class Applier:
                 ApplyRecord(apply_id, plan.portfolio, plan.stage, named, self.who, "running", now)
             )
             self.on_effect(Effect.APPLY_RECORDED, apply_id)
+            refuse_during_gc(self.registry, self.clock())  # once more: it looks for leases like ours
             self._check_fresh(plan)  # once more, now that nobody else may move it
             outcome = self._run(plan, plan_id, why, keeper)
             status = "failed" if outcome.failed else "done"
@@ -70,6 +75,7 @@ class Applier:
                 "release": outcome.release,
                 "models": {m.model: m.status for m in outcome.models},
                 "errors": {m.model: m.text for m in outcome.models if m.error is not None},
+                **({"checks": [c.to_json() for c in outcome.checks]} if outcome.checks else {}),
             }
             return outcome
         except RetinueError as error:
@@ -155,6 +161,7 @@ class Applier:
             models=run.results(verdicts, resolution),
             settings=settings,
             seconds=(datetime.now(UTC) - started).total_seconds(),
+            checks=self.checks(),
         )
 
     def _record(self, candidate: Candidate) -> None:

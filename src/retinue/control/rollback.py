@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from retinue.control.evidence import EvidenceBook
@@ -19,6 +19,7 @@ class Act:
     who: str
     now: str
     why: str
+    whole: Callable[[Version], bool] = lambda version: True  # whether what a version consists of is still stored
 
 
 def roll_back(registry: Registry, portfolio: str, stage: str, models: tuple[str, ...], act: Act) -> Release:
@@ -29,7 +30,7 @@ def roll_back(registry: Registry, portfolio: str, stage: str, models: tuple[str,
     """
     release = _current(registry, portfolio, stage)
     live = {name: entry.version for name, entry in release.models.items()}
-    previous = _previous(registry, release, live)
+    previous = previous_versions(registry, release, live)
     for model in models:
         if model not in live:
             raise UsageError(f"{model} is not in release {release.number}", hint="`retinue status` lists the models.")
@@ -77,7 +78,7 @@ def _current(registry: Registry, portfolio: str, stage: str) -> Release:
     return release
 
 
-def _previous(registry: Registry, release: Release, live: Mapping[str, str]) -> dict[str, str | None]:
+def previous_versions(registry: Registry, release: Release, live: Mapping[str, str]) -> dict[str, str | None]:
     """For every live model, the version it had before the change that made it what it is."""
     found: dict[str, str | None] = {}
     for row in registry.history(release.portfolio, release.stage, None, limit=1_000_000):
@@ -98,6 +99,12 @@ def _land(
     gone = registry.versions({live[m] for m in patch if m in live})
     book = EvidenceBook.load(registry, {v for v in patch.values() if v is not None})
     changed = {m: v for m, v in patch.items() if v is not None}
+    lost = [m for m, version in registry.versions(changed.values()).items() if not act.whole(version)]
+    if lost:
+        raise StateError(
+            f"{len(lost)} of the versions to go back to have no artifacts any more: `retinue gc` removed them",
+            hint="Put the old definition back into the file and apply, or restore a backup.",
+        )
     entries = {
         model: None if version is None else Entry(version, _protect(release, model)) for model, version in patch.items()
     }

@@ -107,6 +107,39 @@ class FsspecArtifacts:
                     gone += 1
         return gone
 
+    def stored(self, keep: Collection[str], oldest: float) -> Iterator[tuple[str, int, str]]:
+        """(digest, bytes, place) of all that is stored, but for what to `keep` and what came after `oldest`.
+
+        `oldest` is a UNIX time. Raises StateUnavailableError when the store does not answer.
+        """
+        try:
+            found = self._files.find(self._root, detail=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unavailable(self._url, error) from error
+        for path, about in sorted(found.items()):
+            name = str(path).rpartition("/")[2]
+            came = about.get("mtime", about.get("LastModified", about.get("created", 0)))
+            came = came.timestamp() if hasattr(came, "timestamp") else float(came)
+            whole = len(name) == 64 or name.startswith(".new-")
+            if whole and name not in keep and came < oldest:
+                yield name, int(about.get("size") or 0), str(path)
+
+    def remove(self, digest: str) -> bool:
+        """Remove what is stored under that name, and its local copy; whether anything was there."""
+        if "/" in digest or not (digest.startswith(".new-") or len(digest) == 64):
+            raise CorruptArtifactError(f"{digest!r} is not a SHA-256 digest")
+        gone = False
+        with contextlib.suppress(OSError):
+            self._kept(digest).unlink()
+        paths = [self._path(digest)] if len(digest) == 64 else self._files.glob(f"{self._root}/??/{digest}")
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                self._files.rm_file(path)
+                gone = True
+        return gone
+
     def _kept(self, digest: str) -> Path:
         return self._cache / digest[:2] / digest
 
