@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.scoring.world import listed, place, publish, read, rows, score, settings_of, write
 
+from retinue.cli.main import run
 from retinue.control.compact import compact
 from retinue.control.query import query
 from retinue.core.errors import (
@@ -27,6 +29,7 @@ from retinue.core.errors import (
     UsageError,
 )
 from retinue.core.portfolio import TableSpec
+from retinue.project import Project
 
 
 @pytest.fixture
@@ -276,3 +279,25 @@ def test_predict_gives_back_the_kind_of_frame_it_was_given(root: Path) -> None:
             model.predict(frame.drop(columns=["town"]))
         with pytest.raises(UsageError, match="not dict"):
             model.predict({"x": 1})
+
+
+def test_the_command_tells_what_it_did_and_what_is_wrong(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in {"portfolio.yaml": "portfolio: shop\nformat: 1\n", "retinue.toml": ""}.items():
+        (root / key).write_text(value)
+    monkeypatch.chdir(root)
+    assert run(["score", "area", "--in", "in.parquet", "--out", "out", "--partition", "100", "-o", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"], told["errors"], told["partitions"], told["by_fallback"]) == (300, 0, 3, 150)
+    assert run(["score", "area", "--in", "in.parquet", "--out", "out", "--partition", "100"]) == 0
+    assert "300 of them were there already" in capsys.readouterr().out
+    assert run(["score", "alone", "--in", "in.parquet", "--out", "other"]) == 0
+    assert "warning: 150 rows have no answer" in capsys.readouterr().out
+    assert run(["score", "area", "--in", "in.parquet", "--out", "out", "--resume", "--restart"]) == 64
+    assert run(["score", "area", "--in", "in.parquet", "--out", "out", "--partition", "7"]) == 1
+    assert "the partitioning (100 → 7)" in capsys.readouterr().err
+    project = Project(root)
+    with project.endpoint("area") as area:
+        assert area.predict(rows(12)).column("model").to_pylist()[:2] == ["area-oslo", "area-bergen"]
+    project.close()

@@ -79,7 +79,7 @@ def place(root: Path, tables: Mapping[str, TableSpec] | None = None) -> Place:
 
         return tables or {}, Catalog(tables or {}, root, settings.cache)
 
-    return Place(settings, "shop", "prod", root, store, no_registry, declared)
+    return Place(settings, "shop", "prod", root, store, no_registry, declared, root)
 
 
 TOWNS = ["oslo", "bergen", "nowhere", None, "lost", "oslo"]

@@ -34,6 +34,7 @@ class Place:
     artifacts: Artifacts
     registry: Callable[[], RegistryReader]
     tables: Callable[[], tuple[Mapping[str, TableSpec], Tables]]
+    start: Path = Path()  # where paths on the command line start from; those of declared tables start from `root`
 
     def release(self, number: int | None = None) -> ScoringRelease:
         """That release, or the current one. Raises UnavailableError when there is none, StateError for its number."""
@@ -71,7 +72,7 @@ class Place:
             specs, tables = self.tables()
             if text in specs:
                 return self._declared(specs[text], tables)
-        files = files_for(text, self.root)
+        files = files_for(text, self.start)
         if not files:
             raise not_found(text, specs or self.tables()[0])
         return open_files(text, files, self.settings.cache), ()

@@ -107,7 +107,7 @@ def open_files(name: str, files: Sequence[Path], cache: Path) -> Table:
     for file in files:
         stat = file.stat()
         identity.append([str(file.resolve()), stat.st_size, stat.st_mtime_ns])
-        spec = TableSpec(file.name, Location(str(file)), path=str(file))
+        spec = TableSpec(file.name, Location(str(file)), path=str(file.absolute()))
         found += parquet_files(spec, Path("/"), cache, time.time())
     return open_parquet(name, found, digest(identity))
 
