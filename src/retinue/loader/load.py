@@ -21,7 +21,7 @@ from retinue.loader.prepare import finite, nulls_in_overrides, prepare_model, pr
 from retinue.loader.problems import SHAPE, Problems
 from retinue.loader.read import Entry, Node
 from retinue.loader.schema_outside import OutsideModel
-from retinue.loader.test_files import with_digests
+from retinue.loader.test_files import test_files, with_digests
 from retinue.loader.types import NAME
 
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
@@ -39,7 +39,8 @@ def load(path: Path) -> Portfolio:
 def load_with_files(path: Path) -> tuple[Portfolio, tuple[Path, ...]]:
     """The same with the files that it was read from, the main one first."""
     loader = _Loader(path)
-    return loader.load(), (path.absolute(), *sorted(loader.included))
+    found = loader.load()
+    return found, (path.absolute(), *sorted(loader.included), *test_files(found.models.values(), path.parent))
 
 
 class _Loader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def with_digests(template: ModelTemplate, root: Path, places: Places, problems: 
             override = replace(override, values={**override.values, "gates": gates})  # noqa: PLW2901
         overrides.append(override)
     return replace(template, spec=spec, overrides=tuple(overrides))
+
+
+def test_files(templates: Collection[ModelTemplate], root: Path) -> list[Path]:
+    """Every test file that these templates name, sorted: what was loaded hangs on them too."""
+    gates = [t.spec.gates.pytest for t in templates]
+    gates += [o.values.get("gates", {}).get("pytest", ()) for t in templates for o in t.overrides]
+    return sorted({(root / test.path).absolute() for tests in gates for test in tests})
 
 
 def _gates(gates: Gates, root: Path, at: tuple[Places, str], problems: Problems) -> Gates:
