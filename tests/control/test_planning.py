@@ -20,6 +20,7 @@ from retinue.control.alike import Bodies, Kinds
 from retinue.control.planfile import plan_id
 from retinue.core.errors import UsageError
 from retinue.core.identity import digest
+from retinue.core.plan import Build
 from retinue.project import Asked, Project
 
 EDITS = {
@@ -160,10 +161,12 @@ def test_selectors_see_what_is_modified_and_new(shops: Path, tmp_path: Path) -> 
         assert project.plan(Asked(select=("state:modified",))).empty
     edited(folder, ["one"])
     with opened(folder) as project:
-        built = [step.model for step in project.plan(Asked(select=("state:modified",))).steps if hasattr(step, "live")]
+        built = [
+            step.model for step in project.plan(Asked(select=("state:modified",))).steps if isinstance(step, Build)
+        ]
         assert built == ["demand-s0000-p0000", "demand-s0000-p0001"]
         left = project.plan(Asked(select=("state:modified",), exclude=("*-p0001",)))
-        assert [step.model for step in left.steps if hasattr(step, "live")] == ["demand-s0000-p0000"]
+        assert [step.model for step in left.steps if isinstance(step, Build)] == ["demand-s0000-p0000"]
         assert apply_all(project, replace(left)).release == 2
         with pytest.raises(UsageError, match="no tag is named"):
             project.plan(Asked(select=("tag:level",)))
