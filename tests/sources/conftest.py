@@ -16,6 +16,9 @@ from retinue.core.errors import Location
 from retinue.core.portfolio import TableSpec
 from retinue.sources.catalog import Catalog
 
+from .servers import bucket, postgres
+
+__all__ = ["bucket", "postgres"]
 Make = Callable[..., Catalog]
 
 

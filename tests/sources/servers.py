@@ -32,7 +32,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         warnings.simplefilter("ignore")
         import pgserver
 
-        server: Any = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+        server: Any = pgserver.get_server(  # type: ignore[attr-defined]  # not in its __all__
+            tmp_path_factory.mktemp("pg"), cleanup_mode="delete"
+        )
     yield str(server.get_uri())
     server.cleanup()
 
@@ -78,6 +80,6 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
             found.system().mkdir("lake")
             break
     yield found
-    process.terminate()
+    process.kill()  # it takes its time to leave, and nothing of it is kept
     process.wait()
     log.close()

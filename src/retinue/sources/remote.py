@@ -77,7 +77,10 @@ class RemoteOrigin:
         import fsspec
 
         try:
-            return fsspec.filesystem(self.scheme, **self._options())
+            system = fsspec.filesystem(self.scheme, **self._options())
+            if hasattr(system, "retries"):
+                system.retries = 2  # s3fs waits longer each time
+            return system
         except (ImportError, ValueError):
             raise DataError(
                 f"table {self.spec.name}: what reads {self.scheme}:// is not installed",
@@ -90,7 +93,7 @@ class RemoteOrigin:
         if self.scheme not in ("s3", "s3a"):
             return options
         own = self.connection
-        options["config_kwargs"] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
+        options["config_kwargs"] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 1}}
         if own is None:
             return options
         for key in ("key", "secret", "token"):
