@@ -1,4 +1,4 @@
-"""Commands that keep a state in order: backup, restore, gc."""
+"""Commands that keep a state in order: backup, restore, gc, doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retinue.cli.frame import DONE, Frame, emit, emit_json, say
+from retinue.cli.frame import DONE, FAILED, Frame, emit, emit_json, say
 from retinue.cli.options import Format, Output, Yes
 from retinue.core.errors import UsageError
 
@@ -19,11 +19,12 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.")]
 Journal = Annotated[bool, typer.Option("--journal", help="Also the journal, which may be large.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace all that is recorded now.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Only list what would go; so does gc without --yes.")]
+Deep = Annotated[bool, typer.Option("--deep", help="Also read every artifact and compare its digest.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (backup, restore, gc):
+    for command in (backup, restore, gc, doctor):
         app.command()(command)
 
 
@@ -94,6 +95,20 @@ def gc(context: typer.Context, dry_run: Dry = False, yes: Yes = False, output: O
     else:
         emit(render_garbage(found, removed))
     return DONE
+
+
+def doctor(context: typer.Context, deep: Deep = False, output: Output = Format.text) -> int:
+    """Check installation, settings, database, artifacts, release files, environments, leases, journal, ports."""
+    from retinue.cli.render_keep import render_findings
+    from retinue.processes.doctor import examine
+
+    frame = _frame(context)
+    found = examine(frame.file if frame.file.is_dir() else frame.file.parent, frame.file, deep=deep)
+    if output is Format.json:
+        emit_json({"ok": all(f.level != "fail" for f in found), "findings": [asdict(f) for f in found]})
+    else:
+        emit(render_findings(found))
+    return FAILED if any(f.level == "fail" for f in found) else DONE
 
 
 def _frame(context: typer.Context) -> Frame:

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def status(context: typer.Context, to: Stage = "prod", plan: Check = False, output: Output = Format.text) -> int:
     """What is live: release, models, holds, dangers, server."""
-    from retinue.cli.facts import server, to_json
+    from retinue.cli.facts import lost_database, server, to_json
     from retinue.cli.render_plan import last_lines
     from retinue.cli.render_state import render_status
     from retinue.control.events import utc_now
@@ -46,15 +46,15 @@ def status(context: typer.Context, to: Stage = "prod", plan: Check = False, outp
     with _project(context, to, note=False) as project:
         kept = Recorded(project.settings.cache, project.name, to)
         found = recorded(project.registry, project.name, to, utc_now(), kept)
-        served = server(project)
+        served, lost = server(project), lost_database(project)
         planned = project.plan(say=say) if plan else None
         if output is Format.json:
             from retinue.control.planfile import plan_json
 
-            body = {"status": to_json(found), "server": served}
+            body = {"status": to_json(found), "server": served, "lost": lost}
             emit_json({**body, "plan": plan_json(planned)} if planned is not None else body)
         else:
-            emit(render_status(found, served, last_lines(planned) if planned is not None else None))
+            emit(render_status(found, served, last_lines(planned) if planned is not None else None, lost=lost))
     return DONE
 
 

@@ -52,10 +52,30 @@ def to_json(value: object) -> Json:
 
 def no_release_yet(project: Project) -> str | None:
     """A line for a stage without a release when other stages have one: a stage may be new, or misspelled."""
+    lost = lost_database(project)
+    if lost is not None:
+        return f"stage {project.stage}: {lost}"
     stages = project.registry.stages(project.name)
     if project.stage in stages or not stages:
         return None
     return f"stage {project.stage} has no release yet; other stages: {', '.join(sorted(stages))}"
+
+
+def lost_database(project: Project) -> str | None:
+    """A line if gateways are pointed at a release that the database does not know: it was lost, or is another one."""
+    from retinue.core.errors import RetinueError
+    from retinue.store.releasefile import current
+
+    try:
+        number = current(project.releases)
+    except RetinueError:
+        return None
+    if number is None or project.current() is not None:
+        return None
+    return (
+        f"gateways serve release {number}, which the database does not know: it was lost or is another one. "
+        "Restore it (`retinue restore FILE`), or correct [state] database"
+    )
 
 
 def server(project: Project) -> dict[str, Json] | None:

@@ -1,13 +1,15 @@
-"""What gc found, in words. No I/O."""
+"""What gc found and what doctor says, in words. No I/O."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from retinue.cli.words import count, size, table
 
 if TYPE_CHECKING:
     from retinue.control.gc import Garbage, Item
+    from retinue.processes.doctor import Finding
 
 Json = Any
 _SHOWN = 10
@@ -38,3 +40,16 @@ def garbage_json(found: Garbage, removed: int | None) -> Json:
     """The same facts for programs."""
     items = [{"kind": i.kind, "name": i.name, "bytes": i.bytes, "path": i.path or None} for i in found.items]
     return {"bytes": found.bytes, "removed": removed, "kept_versions": found.kept_versions, "items": items}
+
+
+def render_findings(found: Sequence[Finding]) -> str:
+    """One line a check; under what is not well the next step."""
+    lines = []
+    width = max(len(f.check) for f in found)
+    for finding in found:
+        lines.append(f"{finding.level:<4}  {finding.check:<{width}}  {finding.text}")
+        if finding.next:
+            lines.append(f"{'':<6}{'':<{width}}  → {finding.next}")
+    bad, doubtful = (sum(f.level == level for f in found) for level in ("fail", "warn"))
+    lines.append(f"{count(len(found), 'check')}: {bad} failed, {count(doubtful, 'warning')}.")
+    return "\n".join(lines) + "\n"

@@ -21,11 +21,16 @@ SHOWN = 10
 
 
 def render_status(
-    status: Status, server: Mapping[str, Json] | None, planned: str | None = None, zone: tzinfo | None = None
+    status: Status,
+    server: Mapping[str, Json] | None,
+    planned: str | None = None,
+    zone: tzinfo | None = None,
+    *,
+    lost: str | None = None,
 ) -> str:
-    """`retinue status`. `planned` is the last line of a plan, if one was asked for too."""
+    """`retinue status`. `planned`: the last line of a plan, if one was asked for; `lost`: that the database is."""
     blocks = [
-        _head(status, zone),
+        _head(status, zone) if lost is None else [f"{status.portfolio} → stage {status.stage}: {lost}"],
         _failing(status.failing),
         _models(status),
         _holds(status.holds, zone),

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from retinue.control.pins import bytes_in
 from retinue.core.errors import CorruptArtifactError, StateError, StateUnavailableError
 from retinue.core.identity import canonical
 from retinue.settings import Settings
@@ -126,22 +127,24 @@ def _write(
     dump, artifacts, settings = of
     head = {"format": FORMAT, "schema": REVISION, "journal": journal, **made}
     writer.add_bytes(HEAD, canonical(head))
-    count, wanted = 0, set()
+    count, wanted, also = 0, set(), set()
     with tempfile.SpooledTemporaryFile(_SPOOL) as spool:
         for line in dump.lines():
             spool.write(line)
             count += 1
-            wanted |= _named(json.loads(line))
+            parsed = json.loads(line)
+            wanted |= _named(parsed)
+            also |= _mentioned(parsed)
         size = spool.tell()
         spool.seek(0)
         writer.add(ROWS, spool, size)
     needed = _needed(dump)
     stored, missing = 0, []
-    for digest in sorted(wanted):
+    for digest in sorted(wanted | also):
         if not artifacts.has(digest):
             if digest in needed:
                 artifacts.get(digest)  # says what is wrong
-            missing.append(digest)
+            missing += [digest] if digest in wanted else []
             continue
         writer.add_file(f"artifacts/{digest}", artifacts.local(digest))
         stored += 1
@@ -162,6 +165,13 @@ def _named(line: list[Json]) -> set[str]:
     if table != "versions":
         return set()
     return _artifacts_of(json.loads(row["manifest"]))
+
+
+def _mentioned(line: list[Json]) -> set[str]:
+    """Every digest in a definition or manifest: some are artifacts (a model from outside, tests), most are hashes."""
+    table, row = line
+    column = {"definitions": "body", "versions": "manifest"}.get(table)
+    return bytes_in(json.loads(row[column])) if column else set()
 
 
 def _artifacts_of(manifest: Mapping[str, Json]) -> set[str]:

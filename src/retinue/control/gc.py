@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinue.build.environment import list_environments, prune
-from retinue.control.pins import Keep, bytes_of, kept_releases, pinned_versions
+from retinue.control.pins import Keep, bytes_in, bytes_of, kept_releases, pinned_versions
 from retinue.core.errors import StateError
 from retinue.core.state import Version
 from retinue.settings import Settings
@@ -76,6 +76,8 @@ class Collector:
         kept = [version for version in versions if version.id in pinned]
         definitions = self.registry.definitions({version.definition for version in kept})
         needed = served | {d.bundle for d in definitions.values()}
+        for definition in definitions.values():
+            needed |= bytes_in(definition.body)
         for version in kept:
             needed |= bytes_of(version)
         oldest = time.time() - self.grace

@@ -50,6 +50,11 @@ def pinned_versions(
     return pinned
 
 
+def bytes_in(value: Json) -> set[str]:
+    """Digests that stand anywhere in recorded JSON."""
+    return set(_digests(value))
+
+
 def bytes_of(version: Version) -> set[str]:
     """Digests of the artifacts that a version's manifest names."""
     return set(_digests(version.manifest))

@@ -9,7 +9,7 @@ from retinue.control.evidence import EvidenceBook
 from retinue.core.errors import StateError, UsageError
 from retinue.core.landing import groups, inverse, unproved
 from retinue.core.state import Entry, Evidence, Hold, Landing, Release, Version
-from retinue.store.base import Registry
+from retinue.store.base import Registry, RegistryReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _current(registry: Registry, portfolio: str, stage: str) -> Release:
     return release
 
 
-def previous_versions(registry: Registry, release: Release, live: Mapping[str, str]) -> dict[str, str | None]:
+def previous_versions(registry: RegistryReader, release: Release, live: Mapping[str, str]) -> dict[str, str | None]:
     """For every live model, the version it had before the change that made it what it is."""
     found: dict[str, str | None] = {}
     for row in registry.history(release.portfolio, release.stage, None, limit=1_000_000):

@@ -85,7 +85,8 @@ def _plain(table: Table, row: dict[str, Any]) -> dict[str, Any]:
 
 def _batches(lines: Iterable[bytes]) -> Iterator[tuple[Table, list[dict[str, Any]]]]:
     """Rows of one table after the other, at most so many at once."""
-    table, batch = None, []
+    table: Table | None = None
+    batch: list[dict[str, Any]] = []
     for line in lines:
         there, row = _row(line)
         if batch and (there is not table or len(batch) == _BATCH):
