@@ -171,20 +171,20 @@ def test_deleting_or_loosening_a_further_gate_is_told() -> None:
 
 
 def test_a_stopwatch_times_what_is_served(tmp_path: Path) -> None:
-    skl2onnx = pytest.importorskip("skl2onnx")
-    from sklearn.linear_model import LinearRegression
+    from onnx import TensorProto, helper
 
     from retinue.build.timing import Clocked, measure
 
-    model = LinearRegression().fit(np.arange(8.0)[:, None], np.arange(8.0))
-    kind = [("x", skl2onnx.common.data_types.DoubleTensorType([None, 1]))]
+    ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None, 1]) for name in ("X", "Y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["X"], ["Y"])], "same", ends[:1], ends[1:])
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path = tmp_path / "m.onnx"
-    path.write_bytes(skl2onnx.to_onnx(model, initial_types=kind).SerializeToString())
+    path.write_bytes(body.SerializeToString())
     signature = {
         "task": "regression", "target": "y", "classes": None, "container": "array", "trusted": [],
         "inputs": [{"name": "x", "dtype": "FP64", "nullable": False, "width": 1}],
         "outputs": [{"name": "y", "dtype": "FP64", "nullable": False, "width": 1}],
-        "onnx": {"inputs": [{"name": "x", "features": ["x"], "dtype": "FP64"}], "outputs": {"y": "variable"}},
+        "onnx": {"inputs": [{"name": "X", "features": ["x"], "dtype": "FP64"}], "outputs": {"y": "Y"}},
     }  # fmt: skip
     clocked = Clocked(path, "onnx", signature, Path("unused"), {"x": np.arange(4.0)})
     found = measure(clocked, clocked, tmp_path)

@@ -224,7 +224,7 @@ class Pipeline:
         seen = profile(rows, spec.features)
         signature = _nullable(served.signature, {p.name for p in seen if p.missing > 0})
         artifact = self._stored(served.artifact, served.format, signature)
-        bare = replace(spec, metadata=Metadata(), approval=None)  # owners and tags change without a new version
+        bare = replace(spec, metadata=Metadata())  # owners and tags change without a new version
         return {
             "model": spec.name,
             "family": spec.family,

@@ -184,7 +184,6 @@ class ModelSpec:
     was: str | None = None
     rollout: str | None = None  # policy names; what they say is in Portfolio.policies
     retrain: str | None = None
-    approval: str | None = None  # the group of approvers without whom no new version lands
     settings: Mapping[str, Json] = field(default_factory=dict)  # serve acts; monitor, resources act later
     artifact: str | None = None  # a model from outside: its path; `train` is empty then
     format: str | None = None

@@ -122,9 +122,6 @@ def weakened(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[tuple[str
         if before is None:
             continue
         texts = _weaker(before["gates"], body["gates"]) if before["gates"] != body["gates"] else []
-        asked = before["policies"].get("approval")
-        if asked is not None and body["policies"].get("approval") != asked:
-            texts.append(f"approval by {asked} no longer required")
         if texts:
             found.append((name, "; ".join(texts)))
     return found
@@ -170,10 +167,7 @@ def settings_body(portfolio: Portfolio, specs: Iterable[ModelSpec]) -> dict[str,
             spec.name: {
                 "metadata": {**asdict(spec.metadata), "tags": sorted(spec.metadata.tags)},
                 "gates": _plain(gates_body(spec.gates)),
-                "policies": {
-                    **{"rollout": spec.rollout, "retrain": spec.retrain, **spec.settings},
-                    **({"approval": spec.approval} if spec.approval is not None else {}),
-                },
+                "policies": {"rollout": spec.rollout, "retrain": spec.retrain, **spec.settings},
                 "protect": spec.protect,
             }
             for spec in specs

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, mode
 from retinue.core.contract import Task
 from retinue.loader.schema_data import Listed, Table
 from retinue.loader.schema_gates import (
-    Approval,
     Calibration,
     FairnessValue,
     Latency,
@@ -57,7 +56,6 @@ class RolloutPolicy(Shape):
     steps: list[Percent] = opt("Shares of traffic, one after another: [5%, 25%, 50%].", default=[])
     deadline: Duration | None = opt("How long the rollout may take.")
     on_inconclusive: Literal["wait", "abort", "release"] = opt("When the evidence does not decide.", default="wait")
-    approval: Approval | None = opt("A person of this group must approve each new version: `required by ops`.")
 
 
 class RetrainPolicy(Shape):
@@ -237,7 +235,6 @@ class ModelFields(Shape):
     protect: bool | None = opt("Never removed unless named; default false.")
     rollout: Text | None = opt("Name of a rollout policy.")
     retrain: Text | None = opt("Name of a retrain policy.")
-    approval: Approval | None = opt("A person of this group must approve each new version: `required by ops`.")
     monitor: Monitor | None = opt("What is watched; acts in a later Retinue.")
     resources: Resources | None = opt("Serving resources; acts in a later Retinue.")
     serve: Serve | None = opt("How it is served.")

@@ -1,4 +1,4 @@
-"""The shapes of the further gates: slices, latency, calibration, fairness, robustness; and of human approval."""
+"""The shapes of the further gates: slices, latency, calibration, fairness, robustness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from retinue.loader.types import (
 )
 
 FACTOR = r"^[0-9]+(\.[0-9]+)?x$"
-_APPROVAL = r"required by @?([A-Za-z0-9][A-Za-z0-9._~-]*)"
 
 
 def _factor(value: object) -> float:
@@ -57,16 +56,6 @@ Worst = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "title": "factor"}, {"type": "number", "minimum": 0}]}),
 ]
 
-
-def _approval(value: object) -> str:
-    found = re.fullmatch(_APPROVAL, value) if isinstance(value, str) else None
-    if found is None:
-        raise wrong(f"expected `required by GROUP`, found {shown(value)}", "Write it like: required by ops.")
-    return found[1]
-
-
-Approval = Annotated[str, BeforeValidator(_approval), WithJsonSchema({"type": "string", "pattern": f"^{_APPROVAL}$"})]
-"""The group's name, without its @."""
 
 OneOrMore = Annotated[
     Annotated[Text, Tag("<name>")] | Annotated[SomeTexts, Tag("<list>")],

@@ -57,7 +57,8 @@ def test_a_linear_form_sums_to_nothing_and_groups_of_one_row_change_nothing() ->
 def test_a_much_worse_group_fails_and_a_small_one_is_told() -> None:
     good, bad = binary(2000, 1), binary(300, 2)
     bad = Scored("binary", 1 - bad.truth, bad.score, bad.label)
-    both = Scored("binary", *(np.concatenate([getattr(good, f), getattr(bad, f)]) for f in ("truth", "score", "label")))
+    truth, score, label = (np.concatenate([getattr(m, f) for m in (good, bad)]) for f in ("truth", "score", "label"))
+    both = Scored("binary", truth, score, label)
     names = np.array(["a"] * 1000 + ["b"] * 980 + ["c"] * 20 + ["d"] * 300, dtype=object)
     tests = {t.name: t for t in slice_tests(SliceGate(("x",), "log_loss", 1.5), both, names, None)}
     assert [name for name, t in tests.items() if t.failed] == ["d"]
