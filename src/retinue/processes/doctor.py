@@ -23,8 +23,10 @@ from retinue.control.leases import is_gone
 from retinue.core.errors import RetinueError
 from retinue.gateway.memory import machine
 from retinue.gateway.record import read_record
+from retinue.loader import load
 from retinue.settings import Settings, load_settings
 from retinue.store.journal import list_segments
+from retinue.store.journal_days import state as journal_state
 from retinue.store.releasefile import ReleaseFile, pointer
 
 _SPACE = 1024**3  # bytes: below it a build or a journal soon finds the disk full
@@ -108,8 +110,6 @@ def _machine(settings: Settings) -> Iterator[Finding]:
 
 
 def _portfolio(file: Path) -> Iterator[Finding]:
-    from retinue.loader import load
-
     path = file / "portfolio.yaml" if file.is_dir() else file
     if not path.is_file():
         yield Finding("warn", "portfolio", f"there is no {path}", "Name one with `retinue --file`.")
@@ -199,8 +199,6 @@ def _leases(state: compose.State) -> Iterator[Finding]:
 
 
 def _journal(settings: Settings) -> Iterator[Finding]:
-    from retinue.store.journal_days import state as journal_state
-
     folders = [f for f in sorted(settings.journals.glob("*/*/")) if f.is_dir()]
     for folder in folders:
         journal_state(folder, time.time_ns())
