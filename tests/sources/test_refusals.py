@@ -29,7 +29,7 @@ def test_a_missing_file_is_named_with_its_place(make: Make) -> None:
     [
         ("*.nothing", "no file matches"),
         (".", "is a folder"),
-        ("s3://bucket/x.parquet", "is not a local path"),
+        ("nosuch://bucket/x.parquet", "is not installed"),
         ("odd.xyz", "does not tell its format"),
         ("x" * 5_000 + ".csv", "cannot be read: File name too long"),
     ],

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retinue.core.errors import DataError
 from retinue.core.portfolio import TableSpec
 
-_ARROW: Mapping[str, pa.DataType] = {
-    "bool": pa.bool_(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "date32": pa.date32(),
-    "timestamp": pa.timestamp("us"),
-    "timestamptz": pa.timestamp("us", "UTC"),
-    "binary": pa.binary(),
-    "text": pa.string(),
-}
+
+def _arrow(kind: str) -> Any:
+    """An Arrow type by our name for it."""
+    import pyarrow as pa
+
+    special = {"timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC"), "text": pa.string()}
+    return special[kind] if kind in special else pa.type_for_alias(kind)
 
 
 def write_batches(
@@ -35,8 +30,11 @@ def write_batches(
 
     Raises DataError for a column that mixes types that do not go together.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     parts: list[Path] = []
-    schemas: list[pa.Schema] = []
+    schemas: list[Any] = []
     for rows in batches:
         part = folder.parent / f"part-{len(parts)}.arrow"
         table = _table(spec, names, kinds, rows)
@@ -52,8 +50,8 @@ def write_batches(
             part.unlink()
 
 
-def _table(spec: TableSpec, names: Sequence[str], kinds: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    from retinue.sources.database import plain
+def _table(spec: TableSpec, names: Sequence[str], kinds: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> Any:
+    import pyarrow as pa
 
     columns = []
     for place, name in enumerate(names):
@@ -62,7 +60,7 @@ def _table(spec: TableSpec, names: Sequence[str], kinds: Mapping[str, str], rows
         if kind == "text":
             values = [v if v is None or isinstance(v, str) else str(v) for v in values]
         try:
-            columns.append(pa.array(values, _ARROW[kind]) if kind else _guessed(values))
+            columns.append(pa.array(values, _arrow(kind)) if kind else _guessed(values))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             found = sorted({type(v).__name__ for v in values if v is not None})
             raise DataError(
@@ -73,15 +71,17 @@ def _table(spec: TableSpec, names: Sequence[str], kinds: Mapping[str, str], rows
     return pa.table(columns, names=list(names))
 
 
-def _guessed(values: list[Any]) -> pa.Array:
+def _guessed(values: list[Any]) -> Any:
+    import pyarrow as pa
+
     if any(isinstance(v, float) for v in values):
         values = [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values]
     return pa.array(values)
 
 
-def _unified(
-    spec: TableSpec, names: Sequence[str], kinds: Mapping[str, str], schemas: Sequence[pa.Schema]
-) -> pa.Schema:
+def _unified(spec: TableSpec, names: Sequence[str], kinds: Mapping[str, str], schemas: Sequence[Any]) -> Any:
+    import pyarrow as pa
+
     try:
         found = pa.unify_schemas(schemas, promote_options="permissive") if schemas else None
     except pa.ArrowException as error:
@@ -92,6 +92,15 @@ def _unified(
         ) from error
     fields = []
     for name in names:
-        kind = found.field(name).type if found is not None else _ARROW[kinds.get(name, "text")]
+        kind = found.field(name).type if found is not None else _arrow(kinds.get(name, "text"))
         fields.append(pa.field(name, pa.string() if pa.types.is_null(kind) else kind))
     return pa.schema(fields)
+
+
+def plain(value: Any) -> Any:
+    """A driver's value as Arrow takes it: decimals as numbers, what Arrow does not know as text."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, list | dict | tuple | set):
+        return str(value)
+    return value

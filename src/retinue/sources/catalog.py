@@ -19,10 +19,12 @@ from retinue.core.portfolio import CutoffSpec, TableSpec
 from retinue.sources import queries
 from retinue.sources.base import ColumnType, Facts, Filters, Json, KeyRows, Pin, Question
 from retinue.sources.cache import AnswerCache
+from retinue.sources.checks import judge
 from retinue.sources.cutting import cutoff_of, moment
 from retinue.sources.lookahead import prove_no_lookahead
 from retinue.sources.origins import Origins, is_local
 from retinue.sources.session import Scope, Session
+from retinue.sources.shapes import lacking, refuse_clash
 from retinue.sources.tables import as_parquet, files_of, parquet_files, stamps_of
 from retinue.sources.views import declared, mentioned, ordered, references
 
@@ -248,8 +250,6 @@ class Catalog:
 
     def _differences(self, spec: TableSpec) -> list[str]:
         def compute() -> Json:
-            from retinue.sources.shapes import lacking
-
             return lacking(spec, self._files(spec, Pin()), files_of(spec, self._root))
 
         try:
@@ -259,8 +259,6 @@ class Catalog:
 
     def check(self, table: str, pin: Pin, now: str, last_rows: int | None) -> list[CheckResult]:
         """The table's checks on the rows under a pin, dbt's own first. `now` is UTC."""
-        from retinue.sources.checks import judge
-
         return judge(self.spec(table), self._dbt_checks(table), now, last_rows,
                      lambda more: self._session([table], pin, more=more))  # fmt: skip
 
@@ -369,8 +367,6 @@ class Catalog:
             named = self._origins.files(spec, pin.versions.get(spec.name))
             found = tuple(as_parquet(spec, path, self._cache, now) for path in named)
         if len(found) > 1:
-            from retinue.sources.shapes import refuse_clash
-
             refuse_clash(spec, found, named)
         return found
 

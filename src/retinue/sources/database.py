@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from retinue.core.connections import Connection
 from retinue.core.declaration import normal_sql
 from retinue.core.errors import DataError
 from retinue.core.portfolio import TableSpec
+from retinue.sources.away import AwayError
 from retinue.sources.base import Json
-from retinue.sources.origins import AwayError
+from retinue.sources.batches import write_batches
 
 BATCH = 20_000  # rows
 TIMEOUT = 10  # seconds to connect
@@ -53,8 +53,6 @@ class DatabaseOrigin:
 
     def fetch(self, folder: Path, version: str | None) -> None:
         """Run the query and write `0.parquet`."""
-        from retinue.sources.batches import write_batches
-
         with self._connected() as connection:
             result = self._run(connection, self.query, "query")
             names = list(result.keys())
@@ -215,12 +213,3 @@ def _declared(description: Any) -> dict[str, str]:
         if isinstance(code, int):
             found[str(column[0])] = _OIDS.get(code, "text")
     return found
-
-
-def plain(value: Any) -> Any:
-    """A driver's value as Arrow takes it: decimals as numbers, what Arrow does not know as text."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, list | dict | tuple | set):
-        return str(value)
-    return value

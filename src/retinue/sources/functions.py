@@ -8,9 +8,9 @@ from pathlib import Path
 
 from retinue.core.errors import DataError
 from retinue.core.portfolio import TableSpec
+from retinue.sources.away import Call
 from retinue.sources.base import Json
 from retinue.sources.cache import write_whole
-from retinue.sources.origins import Call
 
 
 class FunctionOrigin:

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -22,15 +22,16 @@ from retinue.core.connections import Connection, connection_of
 from retinue.core.errors import DataError, StateUnavailableError
 from retinue.core.identity import digest
 from retinue.core.portfolio import TableSpec
+from retinue.sources.away import AwayError, Call
 from retinue.sources.base import Json
 from retinue.sources.cache import write_whole
+from retinue.sources.database import DatabaseOrigin
+from retinue.sources.dbt import DbtOrigin, Manifest
+from retinue.sources.functions import FunctionOrigin, keys_of
+from retinue.sources.remote import RemoteOrigin
 
 STORED = 1
 """Raised when files are written in another way: older ones are then never found."""
-
-
-class AwayError(DataError):
-    """The source cannot be asked now."""
 
 
 class Origin(Protocol):
@@ -47,10 +48,6 @@ class Origin(Protocol):
 
     def fetch(self, folder: Path, version: str | None) -> None:
         """Write the rows into `folder` as one file or several. Raises as `version` does."""
-
-
-Call = Callable[[str, str, str, Path], None]
-"""(function, environment, what: "table", "version" or "keys", target file): runs a function, leaves its answer."""
 
 
 class Origins:
@@ -99,16 +96,12 @@ class Origins:
 
     def keys(self, function: str, environment: str, code: str) -> list[list[str]]:
         """The keys that a function gives, remembered by its code. Raises DataError."""
-        from retinue.sources.functions import keys_of
-
         assert self._call is not None
         return keys_of(self._call, function, environment, self._folder / f"keys-{digest([function, code])[:40]}.json",
                        anew=self._anew)  # fmt: skip
 
     def dbt_checks(self, spec: TableSpec) -> list[CheckResult]:
         """What dbt's last runs say of a table. Raises DataError."""
-        from retinue.sources.dbt import Manifest
-
         assert spec.connection is not None, "the loader asks for one"
         connection = connection_of(self._connections, spec.connection, spec.where, spec.name)
         return list(Manifest(connection, self._root, spec).checks())
@@ -193,22 +186,14 @@ class Origins:
         if spec.connection is not None:
             connection = connection_of(self._connections, spec.connection, spec.where, spec.name)
         if spec.dbt is not None:
-            from retinue.sources.dbt import DbtOrigin
-
             assert connection is not None, "the loader asks for one"
             return DbtOrigin(spec, connection, self._root)
         if spec.query is not None:
-            from retinue.sources.database import DatabaseOrigin
-
             assert connection is not None, "the loader asks for one"
             return DatabaseOrigin(spec, connection, self._root)
         if spec.python is not None:
-            from retinue.sources.functions import FunctionOrigin
-
             assert self._call is not None, "who plans can run functions"
             return FunctionOrigin(spec, self._call)
-        from retinue.sources.remote import RemoteOrigin
-
         return RemoteOrigin(spec, connection)
 
 

@@ -10,8 +10,8 @@ from retinue.core.connections import Connection
 from retinue.core.errors import DataError
 from retinue.core.identity import digest
 from retinue.core.portfolio import TableSpec
+from retinue.sources.away import AwayError
 from retinue.sources.base import Json
-from retinue.sources.origins import AwayError
 
 _NAMES = ("ETag", "etag", "VersionId", "generation", "md5Hash", "content_md5", "md5")
 _EXTRAS = {"s3": "retinue[s3]"}
