@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinue.build.environment import Lock
-from retinue.core.portfolio import Portfolio
+from retinue.core.portfolio import ModelSpec, Portfolio
 from retinue.settings import Settings
 from retinue.sources.base import Tables
 from retinue.store.base import Artifacts, Registry
 
 if TYPE_CHECKING:
     from retinue.build.data_checks import DataChecks
+    from retinue.build.pipeline import Pipeline
     from retinue.control.gc import Collector
+    from retinue.control.live_tests import LiveTests
     from retinue.scoring.place import Place
     from retinue.store.registry_dump import Dump
 
@@ -126,6 +128,54 @@ def open_place(project: Any) -> Place:
         project.settings,
         project.name,
         project.stage,
+def open_pipeline(
+    project: Any,
+    place: tuple[str, str],
+    tables: Tables,
+    say: Callable[[str, str], None],
+    registered: Callable[[str], None] = lambda model: None,
+) -> Pipeline:
+    """What builds and tests models of `place`, a (portfolio, stage); `say` is told (model, phase). Close its workshop.
+
+    Imports numpy, Arrow and onnxruntime.
+    """
+    from retinue.build.chain import Chain
+    from retinue.build.pipeline import Pipeline
+    from retinue.build.workshop import Workshop
+    from retinue.control.events import utc_now
+
+    registry = project.registry
+    checks = open_checks(tables, registry, *place)
+    workshop = Workshop(project.settings, tables, registry, project.artifacts, say=say)
+    return Pipeline(workshop, Chain(workshop), registry, place[0], utc_now, registered, checks)
+
+
+def open_tests(project: Any, chosen: Callable[[], dict[str, ModelSpec]]) -> LiveTests:
+    """The tests of a project's live versions of the chosen models. Raises StateError when nothing is live."""
+    from retinue.control.bundles import keep_tests
+    from retinue.control.events import Event, Observer
+    from retinue.control.live_tests import LiveTests
+    from retinue.core.errors import StateError
+
+    release = project.current()
+    if release is None:
+        raise StateError(
+            f"stage {project.stage} has no release: nothing is live that could be tested",
+            hint="Run `retinue apply` first: it asks all gates before a version is live.",
+        )
+    specs = chosen()
+    keep_tests(specs.values(), Path(project.portfolio.root), project.artifacts)
+
+    def open_judge(observer: Observer) -> tuple[Pipeline, Callable[[], None]]:
+        tables = open_tables(project.portfolio, project.settings)
+        place = project.name, project.stage
+        pipeline = open_pipeline(project, place, tables, lambda m, text: observer(Event("phase", m, text)))
+        return pipeline, pipeline.workshop.close
+
+    workers = project.settings.build_workers or os.cpu_count() or 1
+    return LiveTests(release, project.registry, project.artifacts, specs, open_judge, workers)
+
+
         Path(project.file).parent,
         project.artifacts,
         lambda: project.registry,

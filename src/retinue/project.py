@@ -30,11 +30,11 @@ from retinue.control.events import Event, Observer, Outcome, utc_now
 from retinue.control.kept_portfolio import load_kept
 from retinue.control.leases import name_holder, tidy
 from retinue.control.planfile import plan_id, read_plan, write_plan
-from retinue.control.planning import Asked, compare
+from retinue.control.planning import Asked, compare, select_models
 from retinue.control.publish import publish, publish_access, recorded_settings
 from retinue.control.rollback import Act, roll_back, roll_back_to
 from retinue.control.wish import Wisher, find_members
-from retinue.core.errors import PortfolioError, RetinueError, StateError, UsageError
+from retinue.core.errors import RetinueError, StateError, UsageError
 from retinue.core.family import placeholders
 from retinue.core.identity import digest
 from retinue.core.plan import Plan
@@ -47,6 +47,7 @@ from retinue.store.base import Artifacts, Registry
 
 if TYPE_CHECKING:
     from retinue.scoring.frame import Predictor
+    from retinue.control.live_tests import LiveReport, LiveTests
     from retinue.scoring.place import Place
 
 __all__ = ["Asked", "Project", "describe_identity"]
@@ -110,9 +111,7 @@ class Project:
 
     def _planned(self, asked: Asked, say: Say) -> tuple[Plan, Wisher]:
         tables = compose.open_tables(self.portfolio, self.settings, anew=asked.refresh_data)
-        wisher = Wisher(self.portfolio, tables, self._locks(say), self._outside())
-        workers = self.settings.build_workers or os.cpu_count() or 1
-        return compare(self.registry, wisher, self.stage, asked, (self.settings.cache, workers)), wisher
+        return Wisher(self.portfolio, tables, self._locks(say), self._outside())
 
     def _outside(self) -> OutsideFiles:
         """The artifacts of models that come from outside."""
@@ -140,7 +139,7 @@ class Project:
         """The plan with the bundle of every definition it builds, stored by content."""
         from retinue.control.bundles import bundle_definitions, keep_tests
 
-        keep_tests(plan, Path(self.portfolio.root), self.artifacts)
+        keep_tests(plan.specs.values(), Path(self.portfolio.root), self.artifacts)
         return replace(plan, bundles=bundle_definitions(plan, wisher, self.artifacts))
 
     # ── apply ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,28 +181,15 @@ class Project:
 
     def _carry_out(self, plan: Plan, why: str, observer: Observer, on_effect: OnEffect) -> Outcome:
         # Building imports numpy, Arrow and onnxruntime: a plan without changes must not pay for that.
-        from retinue.build.chain import Chain
-        from retinue.build.pipeline import Pipeline
-        from retinue.build.workshop import Workshop
         from retinue.control.apply import Applier
 
         tables = compose.open_tables(replace(self.portfolio, tables=plan.tables), self.settings)
-        checks = compose.open_checks(tables, self.registry, plan.portfolio, plan.stage)
-        workshop = Workshop(
-            self.settings,
+        pipeline = compose.open_pipeline(
+            self,
+            (plan.portfolio, plan.stage),
             tables,
-            self.registry,
-            self.artifacts,
-            say=lambda model, text: observer(Event("phase", model, text)),
-        )
-        pipeline = Pipeline(
-            workshop,
-            Chain(workshop),
-            self.registry,
-            plan.portfolio,
-            utc_now,
-            registered=lambda model: on_effect(Effect.VERSION_REGISTERED, model),
-            checks=checks,
+            lambda model, text: observer(Event("phase", model, text)),
+            lambda model: on_effect(Effect.VERSION_REGISTERED, model),
         )
         applier = Applier(
             registry=self.registry,
@@ -231,6 +217,7 @@ class Project:
         release = self.registry.current(self.name, self.stage)
         options = options_digest(recorded_settings(self.registry, self.name))
         if release is None or is_whole(folder, release.number, options):
+        workshop, checks = pipeline.workshop, pipeline.checks
             return None
         return publish(self.registry, folder, self.name, self.stage)
 
@@ -248,6 +235,32 @@ class Project:
             release = roll_back(self.registry, name, self.stage, tuple(models), act)
         publish(self.registry, self.releases, name, self.stage)
         return release
+    def chosen(self, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, ModelSpec]:
+        """The declared models that selectors choose, as `plan` does; all without. Raises UsageError."""
+        tables, locks = compose.open_tables(self.portfolio, self.settings), self._locks(lambda text: None)
+        wisher = Wisher(self.portfolio, tables, locks, self._outside())
+        return select_models(self.registry, wisher, self.stage, (tuple(select), tuple(exclude)), self.settings.cache)
+
+    def tester(self, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> LiveTests:
+        """The tests of the live versions of these models, ready to run; the file is validated and planned first.
+
+        Raises what `plan` raises, StateError when the stage has no release.
+        """
+        self.validate()
+        self._planned(Asked(), lambda text: None)
+        return compose.open_tests(self, lambda: self.chosen(select, exclude))
+
+    def test(
+        self,
+        select: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        *,
+        observer: Observer = lambda event: None,
+    ) -> LiveReport:
+        """Ask every gate of these live models again; nothing is recorded. See `tester`."""
+        with self.tester(select, exclude) as tester:
+            return tester.run(observer)
+
 
     def unhold(self, models: Collection[str], *, why: str) -> list[Hold]:
         """End the active holds on what these selectors choose; names alone need no file that loads.
@@ -331,24 +344,10 @@ class Project:
 
     def validate(self) -> list[str]:
         """Check the file without data: a line for each thing found good. Raises PortfolioError."""
-        portfolio = self.portfolio
-        families = sum(1 for m in portfolio.models.values() if m.for_each)
-        lines = [
-            f"models: {len(portfolio.models) - families}, families: {families}, tables: {len(portfolio.tables)}, "
-            f"endpoints: {len(portfolio.endpoints)}"
-        ]
-        wisher = Wisher(portfolio, compose.open_tables(portfolio, self.settings), {}, self._outside())
-        for template in portfolio.models.values():
-            wisher.code(template.spec)
-        root = Path(portfolio.root)
-        for spec in portfolio.environments.values():
-            if not (root / spec.requirements).is_file():
-                raise PortfolioError(
-                    f"environment {spec.name}: there is no file {spec.requirements}",
-                    where=spec.where,
-                    hint="Create it; one requirement per line, as pip reads them.",
-                )
-        return lines
+        from retinue.control.validation import validate
+
+        tables = compose.open_tables(self.portfolio, self.settings)
+        return validate(Wisher(self.portfolio, tables, {}, self._outside()))
 
     def close(self) -> None:
         """Close the database, if it was opened."""

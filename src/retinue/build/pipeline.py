@@ -30,9 +30,9 @@ from retinue.build.timing import ROWS
 from retinue.build.train import TrainResult
 from retinue.build.whole import find_whole, recorded_pass, register_whole
 from retinue.build.workshop import Workshop
-from retinue.core.contract import NUMERIC, Field, Schema
+from retinue.core.contract import NUMERIC, Schema
 from retinue.core.errors import DataError, TrainingError
-from retinue.core.gates import GateResult, failed, gates_digest, passed, total
+from retinue.core.gates import GateResult, gates_digest, passed
 from retinue.core.identity import digest
 from retinue.core.plan import Build, Regate
 from retinue.core.portfolio import Metadata, ModelSpec
@@ -112,7 +112,8 @@ class Pipeline:
         if data is None:
             data = self._data(step.data, spec, beside, champion)
         started = datetime.now(UTC)
-        evaluation = _required(self._evaluate(found, spec, spec, beside, champion, data), found, spec, champion)
+        evaluation = self._evaluate(found, spec, spec, beside, champion, data)
+        evaluation = required(evaluation, found, spec, champion.version if champion else None)
         gated = (datetime.now(UTC) - started).total_seconds()
         measured = [replace(passed(GATES_SECONDS, "predictions and tests"), estimate=gated)]
         if not reused:
@@ -134,11 +135,22 @@ class Pipeline:
         if known is not None:
             return Built(version, known, None, reused=True, known=True)
         own = replace(spec_of(version), gates=spec.gates)
-        data = self._data(step.data, own, beside, champion)
+        data = self._data(pinned, own, beside, champion)
+        evaluation, rival = self._judge(step.data, spec, beside, champion)
+        return Built(version, self._evidence(version, spec, beside, evaluation, rival, []), evaluation, reused=True)
+
+    def judge(self, version: Version, pinned: Mapping[str, Json], spec: ModelSpec, beside: Beside) -> Evaluation:
+        """What the gates of `spec` say of a live version beside what it reads today; nothing is recorded."""
+        with self.workshop.quiet.busy():
+            return self._judge(pinned, spec, beside, Champion(version, beside))[0]
+
+    def _judge(
+        self, pinned: Mapping[str, Json], spec: ModelSpec, beside: Beside, champion: Champion
+    ) -> tuple[Evaluation, Champion | None]:
+        version = champion.version
         moved = any(champion.beside.get(m) is None or champion.beside[m].id != v.id for m, v in beside.items())
         rival = champion if moved else None  # beside the same upstreams it would be compared with itself
-        evaluation = self._evaluate(version, own, spec, beside, rival, data)
-        return Built(version, self._evidence(version, spec, beside, evaluation, rival, []), evaluation, reused=True)
+        return self._evaluate(version, own, spec, beside, rival, data), rival
 
     # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,7 +234,7 @@ class Pipeline:
         opened = self.workshop.opened(step.definition, spec.name)
         native = self._stored(result.artifact, result.format, result.signature)
         seen = profile(rows, spec.features)
-        signature = _nullable(served.signature, {p.name for p in seen if p.missing > 0})
+        signature = nullable(served.signature, {p.name for p in seen if p.missing > 0})
         artifact = self._stored(served.artifact, served.format, signature)
         bare = replace(spec, metadata=Metadata())  # owners and tags change without a new version
         return {
@@ -292,8 +304,8 @@ class Pipeline:
             gates=spec.gates,
             task=own.task,
             target=own.target,
-            classes=_levels(signature),
-            schema=Schema(_fields(signature["inputs"]), _fields(signature["outputs"])),
+            classes=levels(signature),
+            schema=Schema(fields_of(signature["inputs"]), fields_of(signature["outputs"])),
             columns=columns,
             truth=target_values(holdout, own),
             outputs=outputs,
@@ -337,7 +349,7 @@ class Pipeline:
             return None  # a classifier says nothing about a regression
         if own.task in NUMERIC:
             outputs = {spec.target: outputs[own.target]}
-        return outputs, _levels(champion.version.manifest["artifact"]["signature"])
+        return outputs, levels(champion.version.manifest["artifact"]["signature"])
 
     def _evidence(
         self,
@@ -357,39 +369,6 @@ class Pipeline:
             champion=champion.version.id if champion else None,
             created=self.clock(),
         )
-
-
-def _nullable(signature: Mapping[str, Json], missing: set[str]) -> dict[str, Json]:
-    """The signature with the inputs that training saw missing nullable: whether the model copes is for its gate."""
-    inputs = [{**field, "nullable": field["nullable"] or field["name"] in missing} for field in signature["inputs"]]
-    return {**signature, "inputs": inputs}
-
-
-def _required(evaluation: Evaluation, version: Version, spec: ModelSpec, champion: Champion | None) -> Evaluation:
-    """Fail a version that refuses rows its champion answers, unless `semantics` says that its meaning changed."""
-    if champion is None or spec_of(champion.version).semantics != spec.semantics:
-        return evaluation
-    before = {f["name"] for f in champion.version.manifest["artifact"]["signature"]["inputs"] if f["nullable"]}
-    lost = [f["name"] for f in version.manifest["artifact"]["signature"]["inputs"]
-            if not f["nullable"] and f["name"] in before]  # fmt: skip
-    if not lost:
-        return evaluation
-    text = (
-        f"{', '.join(lost)} may no longer be missing in a request, as the champion allows; make the model answer "
-        f"without, or raise `semantics` to {spec.semantics + 1} if clients know"
-    )
-    results = (*evaluation.results, failed("contract.required", text))
-    return replace(evaluation, results=results, verdict=total(results))
-
-
-def _levels(signature: Mapping[str, Json]) -> tuple[Any, ...] | None:
-    """The classes of a signature, or its quantiles: what the columns of its output stand for."""
-    found = signature["classes"] if signature["classes"] is not None else signature.get("quantiles")
-    return tuple(found) if found is not None else None
-
-
-def _fields(body: list[Mapping[str, Json]]) -> tuple[Field, ...]:
-    return tuple(Field(f["name"], f["dtype"], f["nullable"], f["width"]) for f in body)
 
 
 def _repeated(data: DataSet, holdout: Table) -> np.ndarray[Any, Any] | None:

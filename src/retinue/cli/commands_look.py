@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retinue.cli.frame import DONE, Frame, emit, emit_json, say
-from retinue.cli.options import Format, Limit, Model, Output, Stage, VersionRef
+from retinue.cli.options import Exclude, Format, Limit, Model, Output, Select, Stage, VersionRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,20 +34,31 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def status(context: typer.Context, to: Stage = "prod", plan: Check = False, output: Output = Format.text) -> int:
+def status(
+    context: typer.Context,
+    to: Stage = "prod",
+    select: Select = None,
+    exclude: Exclude = None,
+    plan: Check = False,
+    output: Output = Format.text,
+) -> int:
     """What is live: release, models, holds, dangers, server."""
     from retinue.cli.facts import lost_database, server, to_json
     from retinue.cli.render_plan import last_lines
     from retinue.cli.render_state import render_status
     from retinue.control.events import utc_now
     from retinue.control.recorded import Recorded
+    from retinue.control.telling import narrowed
     from retinue.control.telling import status as recorded
+    from retinue.project import Asked
 
     with _project(context, to, note=False) as project:
         kept = Recorded(project.settings.cache, project.name, to)
         found = recorded(project.registry, project.name, to, utc_now(), kept)
+        if select or exclude:
+            found = narrowed(found, project.chosen(select or (), exclude or ()))
         served, lost = server(project), lost_database(project)
-        planned = project.plan(say=say) if plan else None
+        planned = project.plan(Asked(tuple(select or ()), tuple(exclude or ())), say=say) if plan else None
         if output is Format.json:
             from retinue.control.planfile import plan_json
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retinue.cli.frame import DONE, Frame, emit, emit_json, say
-from retinue.cli.options import Format, Output
+from retinue.cli.options import Exclude, Format, Output, Select
 
 if TYPE_CHECKING:
     from retinue.project import Project
@@ -59,19 +59,28 @@ def schema() -> int:
     return DONE
 
 
-def validate(context: typer.Context, output: Output = Format.text) -> int:
-    """Check the portfolio file and the code it names, without data."""
+def validate(
+    context: typer.Context, select: Select = None, exclude: Exclude = None, output: Output = Format.text
+) -> int:
+    """Check the portfolio file and the code it names, without data.
+
+    With --select or --exclude it also lists the models that these choose: then the data is read for the families.
+    """
     with _frame(context).project() as project:
         lines = project.validate()
         notes = list(project.portfolio.notes)
+        chosen = list(project.chosen(select or (), exclude or ())) if select or exclude else None
         if output is Format.json:
-            emit_json({"valid": True, "portfolio": project.portfolio.name, "found": lines, "notes": notes})
+            body = {"valid": True, "portfolio": project.portfolio.name, "found": lines, "notes": notes}
+            emit_json(body if chosen is None else {**body, "selected": chosen})
         else:
             for line in lines:
                 emit(f"{project.portfolio.name}: {line}")
             for note in notes:
                 emit(f"note: {note}")
-            emit("Valid.")
+            for name in chosen or ():
+                emit(name)
+            emit("Valid." if chosen is None else f"Valid; {len(chosen)} selected.")
     return DONE
 
 

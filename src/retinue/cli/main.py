@@ -19,6 +19,7 @@ from retinue.cli import (
     commands_score,
     commands_serve,
     commands_start,
+    commands_test,
 )
 from retinue.cli.frame import (
     DONE,
@@ -45,6 +46,7 @@ app = typer.Typer(
 for room in (
     commands_start,
     commands_change,
+    commands_test,
     commands_look,
     commands_score,
     commands_serve,

@@ -15,9 +15,9 @@ from retinue.control.events import Event
 from retinue.core.plan import Build, Plan, Regate
 
 
-def watch(plan: Plan) -> Progress:
-    """The view that fits stderr."""
-    total = sum(1 for s in plan.steps if isinstance(s, Build | Regate))
+def watch(plan: Plan | int) -> Progress:
+    """The view that fits stderr, of a plan's models or of so many."""
+    total = plan if isinstance(plan, int) else sum(1 for s in plan.steps if isinstance(s, Build | Regate))
     return LiveProgress(total) if sys.stderr.isatty() and total else Progress(total)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from retinue.build.bundle import make_bundle
 from retinue.control.wish import Wisher
 from retinue.core.errors import StateError
 from retinue.core.plan import Build, Plan, Regate
+from retinue.core.portfolio import ModelSpec
 from retinue.store.base import Artifacts
 
 
@@ -29,9 +31,9 @@ def bundle_definitions(plan: Plan, wisher: Wisher, artifacts: Artifacts) -> dict
     return found
 
 
-def keep_tests(plan: Plan, root: Path, artifacts: Artifacts) -> None:
-    """Store the user's test files that the plan's gates name, by content. Raises StateError if one was just edited."""
-    for test in sorted({t for spec in plan.specs.values() for t in spec.gates.pytest}, key=lambda t: t.path):
+def keep_tests(specs: Iterable[ModelSpec], root: Path, artifacts: Artifacts) -> None:
+    """Store the test files that the gates of these models name, by content. Raises StateError if one was edited."""
+    for test in sorted({t for spec in specs for t in spec.gates.pytest}, key=lambda t: t.path):
         path = root / test.path
         if artifacts.put(path.read_bytes() if path.is_file() else b"") != test.digest:
             raise StateError(f"{test.path} changed while this was planned", hint="Run `retinue plan` again.")

@@ -23,7 +23,7 @@ class Event:
     kind: Literal["start", "phase", "end", "line"]
     model: str = ""
     text: str = ""
-    status: Status | None = None
+    status: str | None = None  # a Status; of `retinue test` what its verdict says
     seconds: float = 0.0
     results: tuple[Mapping[str, Json], ...] = ()  # of the gates, at the end
 

@@ -15,6 +15,7 @@ from retinue.control.wish import Members, Wisher, find_members
 from retinue.core.errors import UsageError
 from retinue.core.plan import Build, Plan, Regate
 from retinue.core.planner import forecast, make_plan
+from retinue.core.portfolio import ModelSpec
 from retinue.core.selectors import Chooser
 from retinue.core.state import Version
 from retinue.core.wish import Actual, Options
@@ -69,11 +70,12 @@ def select_models(
     stage: str,
     selectors: tuple[tuple[str, ...], tuple[str, ...]],
     cache: Path,
-) -> frozenset[str]:
-    """The models that selectors choose, (chosen, excluded), as `plan` would choose them."""
+) -> dict[str, ModelSpec]:
+    """The models that selectors choose, (chosen, excluded), as `plan` would choose them; upstreams first."""
     with without_collecting():
         actual, members, _ = _gathered(registry, wisher, stage, cache)
-        return _chooser(wisher, members, actual).choose(*selectors)
+        chosen = _chooser(wisher, members, actual).choose(*selectors)
+        return {name: spec for name, spec in members.specs.items() if name in chosen}
 
 
 def _chooser(wisher: Wisher, members: Members, actual: Actual) -> Chooser:

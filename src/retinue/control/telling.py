@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from retinue.control.evidence import EvidenceBook
@@ -54,6 +54,21 @@ class Status:
     running: tuple[ApplyRecord, ...]
     last_apply: ApplyRecord | None
     settings: int | None
+
+
+def narrowed(status: Status, models: Collection[str]) -> Status:
+    """The status of these models alone; release, endpoints and work in hand are the stage's and stay."""
+    families = {f: tuple(m for m in names if m in models) for f, names in status.families.items()}
+    release = status.release
+    if release is not None:
+        release = replace(release, models={m: e for m, e in release.models.items() if m in models})
+    return replace(
+        status,
+        release=release,
+        families={f: names for f, names in families.items() if names},
+        holds=tuple(h for h in status.holds if h.model in models),
+        failing=tuple(f for f in status.failing if f.model in models),
+    )
 
 
 @dataclass(frozen=True, slots=True)
