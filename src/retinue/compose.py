@@ -31,6 +31,14 @@ def open_registry(settings: Settings) -> Registry:
     return SqlRegistry(settings.database)
 
 
+def quick_mark(settings: Settings, portfolio: str) -> str | None:
+    """`Registry.mark` without SQLAlchemy, whose import costs more than the question; None: ask the registry."""
+    from retinue.store.registry_mark import file_of, mark_of_file
+
+    path = file_of(settings.database)
+    return mark_of_file(path, portfolio) if path is not None else None
+
+
 def database_schema(settings: Settings) -> dict[str, str | None]:
     """{"database", "schema" (None: empty), "needs"} of the state database; changes nothing."""
     from retinue.store.registry_open import display, parse_url, schema_of

@@ -33,6 +33,7 @@ from retinue.control.planfile import plan_id, read_plan, write_plan
 from retinue.control.planning import Asked, compare, select_models
 from retinue.control.publish import publish, publish_access, recorded_settings
 from retinue.control.rollback import Act, roll_back, roll_back_to
+from retinue.control.settled import Settled, settled_by
 from retinue.control.wish import Wisher, find_members
 from retinue.core.errors import RetinueError, StateError, UsageError
 from retinue.core.family import placeholders
@@ -67,8 +68,12 @@ class Project:
     @cached_property
     def portfolio(self) -> Portfolio:
         """The portfolio file, loaded. Raises PortfolioError with every problem found."""
-        found = load_kept(self.file, self.settings.cache)
-        return replace(found, tables=with_code(found.tables, Path(found.root)))
+        return self._loaded[0]
+
+    @cached_property
+    def _loaded(self) -> tuple[Portfolio, str]:
+        found, by = load_kept(self.file, self.settings.cache)
+        return replace(found, tables=with_code(found.tables, Path(found.root))), by
 
     @cached_property
     def name(self) -> str:
@@ -107,9 +112,30 @@ class Project:
 
         Raises PortfolioError and DataError for what does not fit, UsageError for selectors that choose nothing.
         """
-        return self._planned(asked or Asked(), say)[0]
+        if asked is not None and asked != Asked():
+            return self._planned(asked, say)[0]
+        settled = Settled(self.settings.cache, self.file, self.stage)
+        wisher = self._wisher(Asked(), say)
+        key = self._settled_by(wisher)
+        found = settled.get(key) if key is not None else None
+        if found is None:
+            found = compare(self.registry, wisher, self.stage, Asked(), self._place())
+            if found.empty and key is not None and key == self._settled_by(self._wisher(Asked(), say)):
+                settled.put(key, found)  # nothing moved while it was made
+        return found
+
+    def _settled_by(self, wisher: Wisher) -> str | None:
+        mark = compose.quick_mark(self.settings, self.portfolio.name) or self.registry.mark(self.portfolio.name)
+        return settled_by(wisher, self._loaded[1], (self.stage, self.settings.database, mark))
 
     def _planned(self, asked: Asked, say: Say) -> tuple[Plan, Wisher]:
+        wisher = self._wisher(asked, say)
+        return compare(self.registry, wisher, self.stage, asked, self._place()), wisher
+
+    def _place(self) -> tuple[Path, int]:
+        return self.settings.cache, self.settings.build_workers or os.cpu_count() or 1
+
+    def _wisher(self, asked: Asked, say: Say) -> Wisher:
         tables = compose.open_tables(self.portfolio, self.settings, anew=asked.refresh_data)
         return Wisher(self.portfolio, tables, self._locks(say), self._outside())
 

@@ -81,6 +81,7 @@ def counted(project: Project) -> Iterator[list[str]]:
 def queries(folder: Path) -> int:
     with opened(folder) as project:
         assert project.plan().empty
+    shutil.rmtree(folder / ".retinue" / "cache" / "settled")
     with opened(folder) as project, counted(project) as asked:
         assert project.plan().empty
         return len(asked)
@@ -94,6 +95,7 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_models(shops: Pa
 def test_a_plan_without_changes_imports_nothing_heavy(shops: Path) -> None:
     with opened(shops) as project:
         project.plan()
+    shutil.rmtree(shops / ".retinue" / "cache" / "settled")
     code = (
         "import sys; from pathlib import Path; from retinue.project import Project\n"
         f"plan = Project(Path({str(shops)!r})).plan(); assert plan.empty\n"
@@ -113,8 +115,8 @@ def test_a_plan_from_caches_is_the_plan_without_them(shops: Path, names: list[st
             first = project.plan()
         with opened(shops) as project:
             again = project.plan()
-        for cache in ("recorded", "portfolios", "answers"):
-            shutil.rmtree(shops / ".retinue" / "cache" / cache)
+        for cache in ("recorded", "portfolios", "answers", "settled"):
+            shutil.rmtree(shops / ".retinue" / "cache" / cache, ignore_errors=True)
         with opened(shops) as project:
             cold = project.plan()
     finally:
@@ -130,7 +132,7 @@ def test_a_plan_from_caches_is_the_plan_without_them(shops: Path, names: list[st
 def test_garbled_caches_are_passed_over_and_made_anew(shops: Path, garbage: bytes | None) -> None:
     with opened(shops) as project:
         wanted = plan_id(project.plan())
-    files = [f for c in ("recorded", "portfolios") for f in (shops / ".retinue" / "cache" / c).iterdir()]
+    files = [f for c in ("recorded", "portfolios", "settled") for f in (shops / ".retinue" / "cache" / c).iterdir()]
     assert len(files) >= 2
     for file in files:
         file.write_bytes(file.read_bytes()[:-7] if garbage is None else garbage)

@@ -82,8 +82,9 @@ def plan(  # noqa: PLR0913 - typer reads a command's options from its parameters
         retry=_many(retry),
     )
     with _frame(context).project(to) as project:
-        _note_new_stage(project)
         found = project.plan(asked, say=say)
+        if found.base is None:
+            _note_new_stage(project)
         if out is not None:
             found = project.save(found, out, asked)
         _show(found, output, every=all_)

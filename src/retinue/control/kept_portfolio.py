@@ -26,10 +26,13 @@ _ROOT = Path(retinue.__file__).parent
 _CODE = ("core", "loader")
 
 
-def load_kept(path: Path, cache: Path) -> Portfolio:
-    """As `retinue.loader.load`, which is asked (and imported) only when something changed. Raises PortfolioError."""
+def load_kept(path: Path, cache: Path) -> tuple[Portfolio, str]:
+    """As `retinue.loader.load`, which is asked (and imported) only when something changed. Raises PortfolioError.
+
+    Beside it what it is known by: a digest over the code that loaded it and over every file it was loaded from.
+    """
     kept = cache / "portfolios" / f"{digest([FORMAT, str(path), str(path.absolute())])[:40]}.bin"
-    code = _code()
+    code = code_stamp(_CODE)
     found = _read(kept, code)
     if found is not None:
         return found
@@ -38,15 +41,16 @@ def load_kept(path: Path, cache: Path) -> Portfolio:
     before = _digest(path)
     portfolio, files = load_with_files(path)
     names = [str(file) for file in files]
-    body = (code, [(name, _digest(Path(name))) for name in names], portfolio)
+    sums = [(name, _digest(Path(name))) for name in names]
+    body = (code, sums, portfolio)
     if before is not None and before == _digest(path):
         data = pickle.dumps(body, protocol=5)
         with contextlib.suppress(OSError):  # a disk that refuses it costs the next plan time, never its answer
             write_whole(kept, hashlib.sha256(data).digest() + data)
-    return portfolio
+    return portfolio, digest([code, sums])
 
 
-def _read(kept: Path, code: str) -> Portfolio | None:
+def _read(kept: Path, code: str) -> tuple[Portfolio, str] | None:
     try:
         data = kept.read_bytes()
         if hashlib.sha256(data[32:]).digest() != data[:32]:
@@ -55,7 +59,7 @@ def _read(kept: Path, code: str) -> Portfolio | None:
         same = by == code and all(sha is not None and _digest(Path(name)) == sha for name, sha in files)
     except Exception:  # noqa: BLE001 - bytes that somebody else wrote can raise anything; then it is loaded anew
         return None
-    return portfolio if same and isinstance(portfolio, Portfolio) else None
+    return (portfolio, digest([code, files])) if same and isinstance(portfolio, Portfolio) else None
 
 
 class _Values(pickle.Unpickler):
@@ -76,13 +80,13 @@ def _digest(path: Path) -> str | None:
         return None
 
 
-def _code() -> str:
-    """What the loader's code is recognised by: an installed one by its files' sizes and times, as an edited one."""
+def code_stamp(rooms: tuple[str, ...]) -> str:
+    """What the code of these rooms is recognised by: sizes and times of its files, installed or edited."""
     stamps = []
-    for folder in _CODE:
-        with os.scandir(_ROOT / folder) as entries:
+    for room in rooms:
+        with os.scandir(_ROOT / room) as entries:
             stamps += [
-                (folder, entry.name, stat.st_size, stat.st_mtime_ns)
+                (room, entry.name, stat.st_size, stat.st_mtime_ns)
                 for entry in entries
                 if entry.name.endswith(".py")
                 for stat in [entry.stat()]

@@ -80,12 +80,9 @@ def _current(registry: Registry, portfolio: str, stage: str) -> Release:
 
 def previous_versions(registry: RegistryReader, release: Release, live: Mapping[str, str]) -> dict[str, str | None]:
     """For every live model, the version it had before the change that made it what it is."""
-    found: dict[str, str | None] = {}
-    for row in registry.history(release.portfolio, release.stage, None, limit=1_000_000):
-        # A rollback is no step to go back over: going back twice goes further back, not forth again.
-        if row.model not in found and row.cause != "rollback" and row.new == live.get(row.model):
-            found[row.model] = row.old
-    return {model: old for model, old in found.items() if model in live and old is not None}
+    # A rollback is no step to go back over: going back twice goes further back, not forth again.
+    found = registry.before(release.portfolio, release.stage, live)
+    return {model: old for model, old in found.items() if old is not None}
 
 
 def _land(

@@ -139,7 +139,7 @@ def status(
     families: dict[str, list[str]] = {}
     for model, version in sorted(live.items()):
         families.setdefault(versions[version].manifest.get("family") or "", []).append(model)
-    applies = registry.applies(portfolio, stage)
+    applies = registry.applies(portfolio, stage, limit=1)
     settings = registry.settings_head(portfolio)
     return Status(
         portfolio=portfolio,
@@ -150,7 +150,7 @@ def status(
         holds=tuple(registry.holds(portfolio, stage)),
         failing=failing(registry, live, versions),
         leases=tuple(registry.leases(portfolio, stage, now)),
-        running=tuple(a for a in applies if a.status == "running"),
+        running=tuple(registry.applies(portfolio, stage, "running")),
         last_apply=applies[0] if applies else None,
         settings=settings.revision if settings else None,
     )

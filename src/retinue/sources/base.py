@@ -132,6 +132,9 @@ class Tables(Protocol):
     def keys_from(self, function: str, environment: str, code: str) -> list[list[str]]:
         """The keys of a family that a function gives, remembered by its code."""
 
+    def stamps(self) -> str | None:
+        """What all tables are known by without reading rows; None when one of them is not read from local files."""
+
     def notes(self) -> tuple[str, ...]:
         """What was noticed while asking: sources that could not be reached, files whose columns differ."""
 

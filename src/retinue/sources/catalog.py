@@ -87,6 +87,11 @@ class Catalog:
 
     def columns(self, table: str) -> dict[str, ColumnType]:
         """The columns of a table in its own order; what is nested or binary is UNSUPPORTED until it is used."""
+    def stamps(self) -> str | None:
+        """What all tables are known by without reading rows; None when one of them is not read from local files."""
+        local = all(spec.is_view or is_local(spec) for spec in self.tables.values())
+        return self.stat_key(self.tables) if local else None
+
 
         def compute() -> Json:
             with self._session([table]) as session:

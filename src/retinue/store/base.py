@@ -34,6 +34,9 @@ Pair = tuple[str, str]
 class RegistryReader(Protocol):
     """The half of a registry that only reads; planning and telling hold no more than this."""
 
+    def mark(self, portfolio: str) -> str:
+        """A digest that differs when anything differs that a plan reads of this portfolio, in few small queries."""
+
     def stages(self, portfolio: str) -> dict[str, int]:
         """Each stage that has a release, with its current number."""
 
@@ -88,8 +91,16 @@ class RegistryReader(Protocol):
     def settings_head(self, portfolio: str) -> SettingsRevision | None:
         """As `settings`; its body may be parsed only when it is looked into."""
 
-    def applies(self, portfolio: str, stage: str, status: str | None = None) -> list[ApplyRecord]:
-        """Runs of the applier, newest first."""
+    def applies(
+        self, portfolio: str, stage: str, status: str | None = None, limit: int | None = None
+    ) -> list[ApplyRecord]:
+        """Runs of the applier, newest first; all of them without `limit`."""
+
+    def before(self, portfolio: str, stage: str, live: Mapping[str, str]) -> dict[str, str | None]:
+        """The version that each model had before the newest change, no rollback, that made it what `live` says.
+
+        None for a model that was new then; models without such a change are left out.
+        """
 
     def leases(self, portfolio: str, stage: str, now: str) -> list[Lease]:
         """Leases that have not expired at `now`."""

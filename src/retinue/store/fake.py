@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from retinue.core.access import ClientRecord
 from retinue.core.errors import ConflictError
+from retinue.core.identity import digest
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -169,11 +170,27 @@ class MemoryRegistry:
     evidence_heads = evidence
     settings_head = settings
 
-    def applies(self, portfolio: str, stage: str, status: str | None = None) -> list[ApplyRecord]:
-        """Runs of the applier, newest first."""
+    def before(self, portfolio: str, stage: str, live: Mapping[str, str]) -> dict[str, str | None]:
+        """The version that each model had before the newest change, no rollback, that made it what `live` says."""
+        with self._lock:
+            rows = sorted(self._stage(portfolio, stage).changes, key=lambda row: row.release)
+            return {row.model: row.old for row in rows if row.cause != "rollback" and live.get(row.model) == row.new}
+
+    def mark(self, portfolio: str) -> str:
+        """A digest that differs when anything differs that a plan reads of this portfolio."""
+        with self._lock:
+            places = sorted(place for place in self._stages if place[0] == portfolio)
+            stages = [[place, self._stages[place].releases[-1:], self.holds(*place)] for place in places]
+            versions = [version for version in self._versions if version.portfolio == portfolio]
+            return digest(repr([stages, self._settings.get(portfolio, [])[-1:], versions, self._evidence]))
+
+    def applies(
+        self, portfolio: str, stage: str, status: str | None = None, limit: int | None = None
+    ) -> list[ApplyRecord]:
+        """Runs of the applier, newest first; all of them without `limit`."""
         with self._lock:
             mine = [made for made in self._applies.values() if (made.portfolio, made.stage) == (portfolio, stage)]
-            return [made for made in reversed(mine) if status is None or made.status == status]
+            return [made for made in reversed(mine) if status is None or made.status == status][:limit]
 
     def leases(self, portfolio: str, stage: str, now: str) -> list[Lease]:
         """Leases that have not expired at `now`, in the order they were taken."""

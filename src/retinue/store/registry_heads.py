@@ -21,6 +21,17 @@ _IDS = {
     "postgresql": "select json_array_elements_text(cast(:ids as json))",
 }
 
+_BEFORE = """
+select c.model, c.old from ({pairs}) as p
+join changes c on c.portfolio = :portfolio and c.stage = :stage and c.model = p.model and c.new = p.version
+join releases r on r.portfolio = c.portfolio and r.stage = c.stage and r.number = c.release
+where r.cause <> 'rollback' order by c.release
+"""
+_PAIRS = {
+    "sqlite": "select key as model, value as version from json_each(:live)",
+    "postgresql": "select key as model, value as version from json_each_text(cast(:live as json))",
+}
+
 
 class LateJson(Mapping[str, Json]):
     """A JSON object that is parsed when it is first looked into. `text` is canonical: equal texts, equal objects."""
@@ -67,3 +78,10 @@ def read_evidence(connection: Connection, versions: Collection[str]) -> dict[str
         told = tuple(json.loads(results)) if results else ()
         found[version].append(Evidence(version, beside, gates, verdict, told, champion, created))
     return found
+
+
+def read_before(connection: Connection, place: tuple[str, str], live: Mapping[str, str]) -> dict[str, str | None]:
+    """As `RegistryReader.before`: by index, however many changes other models had."""
+    query = text(_BEFORE.format(pairs=_PAIRS[connection.dialect.name]))
+    asked = {"portfolio": place[0], "stage": place[1], "live": json.dumps(dict(live))}
+    return {model: old for model, old in connection.execute(query, asked)}  # the newest overwrites

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, select, text, tuple_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
@@ -29,7 +29,8 @@ from retinue.store import registry_rows as rows
 from retinue.store import tables as t
 from retinue.store.base import Pair
 from retinue.store.registry_errors import guard
-from retinue.store.registry_heads import LateJson, read_evidence
+from retinue.store.registry_heads import LateJson, read_before, read_evidence
+from retinue.store.registry_mark import mark_of
 from retinue.store.registry_open import WRITES, display, open_engine, parse_url
 
 
@@ -114,6 +115,11 @@ class SqlReader:
                 for chunk in rows.chunks(values)
                 for row in connection.execute(query.where(column.in_(chunk))).mappings()
             ]
+
+    def mark(self, portfolio: str) -> str:
+        """A digest that differs when anything differs that a plan reads of this portfolio."""
+        with self._reading() as connection:
+            return mark_of(lambda query: connection.execute(text(query), {"portfolio": portfolio}).all())
 
     def stages(self, portfolio: str) -> dict[str, int]:
         """Each stage that has a release, with its current number."""
@@ -210,6 +216,11 @@ class SqlReader:
         query = query.order_by(c.release.desc(), bytewise(c.model)).limit(limit)
         return [rows.history_of(row) for row in self._all(query)]
 
+    def before(self, portfolio: str, stage: str, live: Mapping[str, str]) -> dict[str, str | None]:
+        """The version that each model had before the newest change, no rollback, that made it what `live` says."""
+        with self._reading() as connection:
+            return read_before(connection, (portfolio, stage), live)
+
     def audit(self, portfolio: str, limit: int = 50) -> list[AuditRow]:
         """Acts, newest first."""
         query = select(t.audit).where(t.audit.c.portfolio == portfolio).order_by(t.audit.c.seq.desc()).limit(limit)
@@ -229,12 +240,14 @@ class SqlReader:
             return None
         return SettingsRevision(found[0]["revision"], LateJson(found[0]["body"]), found[0]["created"])
 
-    def applies(self, portfolio: str, stage: str, status: str | None = None) -> list[ApplyRecord]:
-        """Runs of the applier, newest first."""
+    def applies(
+        self, portfolio: str, stage: str, status: str | None = None, limit: int | None = None
+    ) -> list[ApplyRecord]:
+        """Runs of the applier, newest first; all of them without `limit`."""
         query = select(t.applies).where(t.applies.c.portfolio == portfolio, t.applies.c.stage == stage)
         if status is not None:
             query = query.where(t.applies.c.status == status)
-        return [rows.apply_of(row) for row in self._all(query.order_by(t.applies.c.seq.desc()))]
+        return [rows.apply_of(row) for row in self._all(query.order_by(t.applies.c.seq.desc()).limit(limit))]
 
     def leases(self, portfolio: str, stage: str, now: str) -> list[Lease]:
         """Leases that have not expired at `now`, in the order they were taken."""

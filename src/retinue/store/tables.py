@@ -20,8 +20,9 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0002"
-"""The schema this Retinue speaks: the number of the newest file in migrations/versions."""
+from retinue.store import registry_mark
+
+REVISION = registry_mark.REVISION
 
 metadata = MetaData(
     naming_convention={
