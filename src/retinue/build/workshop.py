@@ -19,6 +19,7 @@ from retinue.build.bundle import unpack
 from retinue.build.columns import Columns, Table, input_fields
 from retinue.build.environment import Environment, Lock, converters, materialise, read_lock
 from retinue.build.outside import adopt
+from retinue.build.preparation import preparation
 from retinue.build.timing import Quiet
 from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
 from retinue.build.weigher import Weighers
@@ -160,6 +161,8 @@ class Workshop:
             overlay=opened.overlay if spec.compile != "forbid" else None,
             no_overlay=opened.no_overlay,
             quantiles=spec.quantiles,
+            targets=spec.forecast.steps(spec.target),
+            prepare=preparation(spec, opened.project),
         )
         try:
             if spec.artifact is not None:
@@ -201,13 +204,15 @@ class Workshop:
             columns,
         )
 
-    def weigh(self, version: Version) -> int | None:
-        """Bytes the version takes when it is loaded to serve, None where that cannot be measured."""
+    def weigh(self, version: Version, *, like: bool = False) -> int | None:
+        """Bytes the version takes when it is loaded to serve, None where that cannot be measured.
+
+        `like`: what a model of its kind and size was found to take is good enough.
+        """
         body = version.manifest["artifact"]
         python = self.opened(version.definition, version.model).environment.python
-        return self.weighers.weigh(
-            self.artifacts.local(body["digest"]), body["format"], body["signature"], python.absolute()
-        )
+        weigh = self.weighers.weigh_like if like else self.weighers.weigh
+        return weigh(self.artifacts.local(body["digest"]), body["format"], body["signature"], python.absolute())
 
     def _loaded(self, body: Mapping[str, Json]) -> Model:
         # The same bytes may serve under two signatures: a renamed target leaves the graph as it was.

@@ -76,9 +76,16 @@ def read(
     time: str | None,
     window: tuple[str | None, str | None],
     order: Sequence[str],
+    members: Sequence[str] = (),
 ) -> tuple[str, list[str]]:
-    """Rows of a table as wire types, with the parameters to bind. `window` is [since, before) in time."""
+    """Rows of a table as wire types, with the parameters to bind. `window` is [since, before) in time.
+
+    With `members`, columns that families are filtered by, rows stand first in their order; their texts come along
+    under `member_names`.
+    """
     selected = ", ".join(f"CAST({identifier(c)} AS {SQL_TYPES[k]}) AS {identifier(c)}" for c, k in types.items())
+    texts = dict(zip(member_names(members), members, strict=True))
+    selected += "".join(f", CAST({identifier(c)} AS VARCHAR) AS {identifier(name)}" for name, c in texts.items())
     conditions = [f"CAST({identifier(column)} AS VARCHAR) = ?" for column, _ in filters]
     parameters = [value for _, value in filters]
     if time is not None:
@@ -89,8 +96,19 @@ def read(
                 conditions.append(f"{moment} {sign} CAST(? AS TIMESTAMP)")
                 parameters.append(value)
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = [*texts, *order]
     by = f" ORDER BY {', '.join(f'{identifier(c)} NULLS FIRST' for c in order)}" if order else ""
     return f"SELECT {selected} FROM {identifier(table)}{where}{by}", parameters
+
+
+def member_names(columns: Sequence[str]) -> list[str]:
+    """What the texts of filter columns are called beside the columns themselves."""
+    return [f" member {place} {column}" for place, column in enumerate(columns)]
+
+
+def count(sql: str) -> str:
+    """How many rows a query gives."""
+    return f"SELECT count(*) FROM ({sql})"
 
 
 def moments(table: str, time: str) -> str:
