@@ -128,14 +128,6 @@ def open_checks(tables: Tables, registry: Registry, portfolio: str, stage: str) 
     return DataChecks(tables, last, datetime.now(UTC).isoformat())
 
 
-def open_place(project: Any) -> Place:
-    """A project's stage for batch scoring."""
-    from retinue.scoring.place import Place
-
-    return Place(
-        project.settings,
-        project.name,
-        project.stage,
 def open_pipeline(
     project: Any,
     place: tuple[str, str],
@@ -184,6 +176,14 @@ def open_tests(project: Any, chosen: Callable[[], dict[str, ModelSpec]]) -> Live
     return LiveTests(release, project.registry, project.artifacts, specs, open_judge, workers)
 
 
+def open_place(project: Any) -> Place:
+    """A project's stage for batch scoring."""
+    from retinue.scoring.place import Place
+
+    return Place(
+        project.settings,
+        project.name,
+        project.stage,
         Path(project.file).parent,
         project.artifacts,
         lambda: project.registry,

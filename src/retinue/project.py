@@ -47,8 +47,8 @@ from retinue.settings import Settings, check_name, load_settings
 from retinue.store.base import Artifacts, Registry
 
 if TYPE_CHECKING:
-    from retinue.scoring.frame import Predictor
     from retinue.control.live_tests import LiveReport, LiveTests
+    from retinue.scoring.frame import Predictor
     from retinue.scoring.place import Place
 
 __all__ = ["Asked", "Project", "describe_identity"]
@@ -217,6 +217,7 @@ class Project:
             lambda model, text: observer(Event("phase", model, text)),
             lambda model: on_effect(Effect.VERSION_REGISTERED, model),
         )
+        workshop, checks = pipeline.workshop, pipeline.checks
         applier = Applier(
             registry=self.registry,
             builder=pipeline,
@@ -234,33 +235,6 @@ class Project:
         finally:
             workshop.close()
 
-    def publish(self) -> Path | None:
-        """Write the current release's file if it is not what gateways are pointed at (a crash came between)."""
-        from retinue.store.releasefile import is_whole
-
-        folder = self.releases
-        publish_access(self.registry, folder, self.name)  # first: no release is served before its rights are known
-        release = self.registry.current(self.name, self.stage)
-        options = options_digest(recorded_settings(self.registry, self.name))
-        if release is None or is_whole(folder, release.number, options):
-        workshop, checks = pipeline.workshop, pipeline.checks
-            return None
-        return publish(self.registry, folder, self.name, self.stage)
-
-    # ── after ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    def rollback(self, models: Sequence[str] = (), *, to: int | None = None, why: str = "") -> Release:
-        """Take models (or, with `to`, the whole release) back, hold what is rolled back, tell the gateways."""
-        act = Act(compose.who(), utc_now(), why, partial(is_whole, self.artifacts))
-        name = self.name
-        if (to is None) == (not models):
-            raise UsageError("name the models to roll back, or a whole release with --to", hint="`retinue history`")
-        if to is not None:
-            release = roll_back_to(self.registry, name, self.stage, to, act)
-        else:
-            release = roll_back(self.registry, name, self.stage, tuple(models), act)
-        publish(self.registry, self.releases, name, self.stage)
-        return release
     def chosen(self, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, ModelSpec]:
         """The declared models that selectors choose, as `plan` does; all without. Raises UsageError."""
         tables, locks = compose.open_tables(self.portfolio, self.settings), self._locks(lambda text: None)
@@ -287,6 +261,32 @@ class Project:
         with self.tester(select, exclude) as tester:
             return tester.run(observer)
 
+    def publish(self) -> Path | None:
+        """Write the current release's file if it is not what gateways are pointed at (a crash came between)."""
+        from retinue.store.releasefile import is_whole
+
+        folder = self.releases
+        publish_access(self.registry, folder, self.name)  # first: no release is served before its rights are known
+        release = self.registry.current(self.name, self.stage)
+        options = options_digest(recorded_settings(self.registry, self.name))
+        if release is None or is_whole(folder, release.number, options):
+            return None
+        return publish(self.registry, folder, self.name, self.stage)
+
+    # ── after ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def rollback(self, models: Sequence[str] = (), *, to: int | None = None, why: str = "") -> Release:
+        """Take models (or, with `to`, the whole release) back, hold what is rolled back, tell the gateways."""
+        act = Act(compose.who(), utc_now(), why, partial(is_whole, self.artifacts))
+        name = self.name
+        if (to is None) == (not models):
+            raise UsageError("name the models to roll back, or a whole release with --to", hint="`retinue history`")
+        if to is not None:
+            release = roll_back_to(self.registry, name, self.stage, to, act)
+        else:
+            release = roll_back(self.registry, name, self.stage, tuple(models), act)
+        publish(self.registry, self.releases, name, self.stage)
+        return release
 
     def unhold(self, models: Collection[str], *, why: str) -> list[Hold]:
         """End the active holds on what these selectors choose; names alone need no file that loads.

@@ -128,9 +128,7 @@ class ReleaseDifference:
     endpoints: Mapping[str, tuple[Mapping[str, Json] | None, Mapping[str, Json] | None]]
 
 
-def status(
-    registry: RegistryReader, portfolio: str, stage: str, now: str, recorded: Recorded | None = None
-) -> Status:
+def status(registry: RegistryReader, portfolio: str, stage: str, now: str, recorded: Recorded | None = None) -> Status:
     """Everything `retinue status` tells, in a constant number of queries; `recorded` spares it the manifests."""
     release = registry.current(portfolio, stage)
     live = {m: e.version for m, e in release.models.items()} if release else {}
