@@ -26,6 +26,7 @@ from retinue.build.dataset import DataSet, split
 from retinue.build.evaluate import Case, Evaluation, evaluate
 from retinue.build.further import with_further
 from retinue.build.outside import evaluate_made, made_data
+from retinue.build.signatures import fields_of, levels, nullable, required
 from retinue.build.timing import ROWS
 from retinue.build.train import TrainResult
 from retinue.build.whole import find_whole, recorded_pass, register_whole
