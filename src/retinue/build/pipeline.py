@@ -135,8 +135,6 @@ class Pipeline:
         known = self._known(version, spec, beside, champion)
         if known is not None:
             return Built(version, known, None, reused=True, known=True)
-        own = replace(spec_of(version), gates=spec.gates)
-        data = self._data(pinned, own, beside, champion)
         evaluation, rival = self._judge(step.data, spec, beside, champion)
         return Built(version, self._evidence(version, spec, beside, evaluation, rival, []), evaluation, reused=True)
 
@@ -149,6 +147,8 @@ class Pipeline:
         self, pinned: Mapping[str, Json], spec: ModelSpec, beside: Beside, champion: Champion
     ) -> tuple[Evaluation, Champion | None]:
         version = champion.version
+        own = replace(spec_of(version), gates=spec.gates)
+        data = self._data(pinned, own, beside, champion)
         moved = any(champion.beside.get(m) is None or champion.beside[m].id != v.id for m, v in beside.items())
         rival = champion if moved else None  # beside the same upstreams it would be compared with itself
         return self._evaluate(version, own, spec, beside, rival, data), rival
