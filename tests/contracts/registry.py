@@ -422,6 +422,81 @@ class RegistryContract:
         assert registry.applies(P, S) == [replace(record, id="x2"), ended]
         assert registry.applies(P, S, status="running") == [replace(record, id="x2")]
         assert registry.applies(P, "dev") == []
+        assert registry.applies(P, S, limit=1) == [replace(record, id="x2")]
+
+    def test_heads_tell_what_the_whole_tells(self, registry: Registry) -> None:
+        for version in ("a1", "a2", "b1"):
+            add_version(registry, version, version[0])
+        failed = [{"gate": "auc", "verdict": "fail", "estimate": 0.5}]
+        rows = [
+            Evidence("a1", {}, "g1", "pass", (), None, moment(1)),
+            Evidence("a1", {"b": "b1"}, "g2", "fail", tuple(failed), "a0", moment(2)),
+            Evidence("b1", {}, "g1", "inconclusive", tuple(failed), None, moment(3)),
+        ]
+        registry.add_evidence(rows)
+        asked = ["a1", "a2", "b1", "nope"]
+        assert registry.evidence_heads(asked) == registry.evidence(asked)  # of a pass the results may be left out
+        assert registry.evidence_heads([]) == {}
+        assert registry.settings_head(P) is None
+        registry.put_settings(
+            P, {"models": {"ü": {"owner": "ann"}}, "n": 1.5}, expected=0, why="", who="", now=moment(1)
+        )
+        registry.put_settings(P, {"models": {}, "z": None}, expected=1, why="", who="", now=moment(2))
+        head, whole = registry.settings_head(P), registry.settings(P)
+        assert head is not None
+        assert head == whole
+        assert dict(head.body) == {"models": {}, "z": None}
+
+    def test_the_version_before_is_that_of_the_newest_change_that_is_no_rollback(self, registry: Registry) -> None:
+        for version in ("a1", "a2", "a3", "b1"):
+            add_version(registry, version, version[0])
+        assert registry.before(P, S, {"a": "a1"}) == {}
+        land(registry, "a", None, "a1")
+        land(registry, "b", None, "b1")
+        land(registry, "a", "a1", "a2")
+        land(registry, "a", "a2", "a3")
+        live = {"a": "a3", "b": "b1", "c": "c1"}
+        assert registry.before(P, S, live) == {"a": "a2", "b": None}
+        assert registry.before(P, "dev", live) == {}
+        land(registry, "a", "a3", "a2", cause="rollback")
+        assert registry.before(P, S, {"a": "a2"}) == {"a": "a1"}  # not the version that was rolled back
+        land(registry, "a", "a2", "a1", cause="rollback")
+        land(registry, "a", "a1", "a2")
+        assert registry.before(P, S, {"a": "a2"}) == {"a": "a1"}
+        assert registry.before(P, S, {}) == {}
+
+    def test_the_mark_moves_with_all_that_a_plan_reads_and_with_nothing_else(self, registry: Registry) -> None:
+        add_version(registry, "a1")
+        marks = [registry.mark(P)]
+
+        def moved(yes: bool = True) -> bool:
+            marks.append(registry.mark(P))
+            return (marks[-1] not in marks[:-1]) if yes else marks[-1] == marks[-2]
+
+        land(registry, "a", None, "a1")
+        assert moved()
+        add_version(registry, "a2")
+        assert moved()
+        registry.add_evidence([Evidence("a2", {}, "g", "pass", (), None, moment(1))])
+        assert moved()
+        registry.hold([hold(version=None)])
+        assert moved()
+        registry.hold([hold(detail="another", version=None)])
+        assert moved()
+        registry.put_settings(P, {"n": 1}, expected=0, why="", who="ann", now=moment(1))
+        assert moved()
+        registry.land(landing({"a": None}, {"a": "a2"}, stage="dev"))
+        assert moved()
+        lease(registry, ["a"])
+        registry.record(P, AuditRow(moment(1), "ann", "note", "n", "why", None))
+        registry.begin_apply(ApplyRecord("x", P, S, "plan", "ann", "running", moment(1), None, {}))
+        assert moved(False)
+        add_version(registry, "o1", portfolio="other")
+        registry.put_settings("other", {"n": 1}, expected=0, why="", who="ann", now=moment(1))
+        assert moved(False)
+        registry.end_holds([h.id for h in registry.holds(P, S)], why="x", who="ann", now=moment(9))
+        marks.append(registry.mark(P))
+        assert marks[-1] != marks[-2]
 
     def test_audit_rows_are_read_newest_first_within_the_limit(self, registry: Registry) -> None:
         acts = [AuditRow(moment(n), "ann", "note", f"n{n}", "why", None) for n in range(3)]
