@@ -58,7 +58,7 @@ class Settings:
     journal_retain_bytes: int = 10 * 1024**3  # of one stage; 0: without bound
     journal_fsync: bool = False  # before answers leave: survives a loss of power, costs a disk's latency
     log_level: str = "warning"  # debug, info, warning or error
-    log_file: str = ""  # empty: standard error
+    log_file: str = ""  # empty: standard error, and .retinue/logs/serve.log, which is rotated
     log_slow: float = 0.0  # seconds from which a request is logged as slow; 0: never
     gc_releases: int = 10  # newest releases of a stage that can be rolled back to
     gc_days: int = 30  # days for which what was live or built can be rolled back to; at least the journal's retention

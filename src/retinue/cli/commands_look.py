@@ -1,4 +1,4 @@
-"""Commands that look at what is recorded: status, history, show, diff, at, why, logs."""
+"""Commands that look at what is recorded: status, history, show, diff, at, why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OfModels = Annotated[list[str] | None, typer.Option("--model", "-m", metavar="MO
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (status, history, show, diff, at, why, logs):
+    for command in (status, history, show, diff, at, why):
         app.command()(command)
 
 
@@ -208,20 +208,6 @@ def why(context: typer.Context, model: Model, to: Stage = "prod", output: Output
             return DONE
         found = story(project.registry, project.current(), model)
         emit_json(to_json(found)) if output is Format.json else emit(render_story(found))
-    return DONE
-
-
-def logs(context: typer.Context, version: VersionRef, to: Stage = "prod", output: Output = Format.text) -> int:
-    """What a version's training printed; for a name alone the last attempt's, if that failed."""
-    from retinue.cli.training_log import find_log
-
-    with _project(context, to) as project:
-        found = find_log(project, version)
-        if output is Format.json:
-            emit_json(found.to_json())
-        else:
-            say(found.head)
-            emit(found.text or f"(the training of {found.model} printed nothing)")
     return DONE
 
 

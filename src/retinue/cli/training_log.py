@@ -11,6 +11,8 @@ from retinue.cli.words import moment
 from retinue.core.errors import UsageError
 from retinue.core.family import file_name
 from retinue.core.identity import short
+from retinue.core.suggest import did_you_mean
+from retinue.processes.log_files import PROCESSES
 
 if TYPE_CHECKING:
     from retinue.core.state import Version
@@ -39,6 +41,8 @@ def find_log(project: Project, reference: str) -> TrainingLog:
     folder = project.settings.logs / "training"
     failed = folder / "failed" / f"{file_name(model)}.log"
     if at:
+        if not project.registry.versions_of_model(project.name, model):
+            raise _unknown(project, model)
         return _of_version(project.version(model, prefix), folder)
     newest = _newest(project, model)
     if failed.is_file() and (newest is None or _moment(failed) > _made(newest, folder)):
@@ -46,7 +50,7 @@ def find_log(project: Project, reference: str) -> TrainingLog:
         head = f"the attempt to train {model} that failed at {moment(_moment(failed))}{also}"
         return TrainingLog(model, None, head, _read(failed))
     if newest is None:
-        return _of_version(project.version(model), folder)  # says what is wrong with the name
+        raise _unknown(project, model)
     return _of_version(newest, folder)
 
 
@@ -56,6 +60,12 @@ def _newest(project: Project, model: str) -> Version | None:
     if release is not None and model in release.models:
         return project.version(model)
     return next(iter(project.registry.versions_of_model(project.name, model)), None)
+
+
+def _unknown(project: Project, model: str) -> UsageError:
+    release = project.current()
+    known = {*PROCESSES, *(release.models if release is not None else ())}
+    return UsageError(f"no version of a model {model!r} was ever built", hint=did_you_mean(model, known))
 
 
 def _of_version(version: Version, folder: Path) -> TrainingLog:

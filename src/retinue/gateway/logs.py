@@ -1,4 +1,6 @@
-"""Structured logs: one JSON object a line, to standard error or a file. Events, never payloads or keys.
+"""Structured logs: one JSON object a line, to standard error and the state folder, or to a file of the user's.
+
+Events, never payloads or keys.
 
 {"time": "…Z", "level": "warning", "event": "access.damaged", "text": "…", "process": "gateway", "pid": 7, …}
 """
@@ -11,15 +13,18 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from retinue.core.errors import UsageError
+from retinue.gateway.kept_file import LARGEST, KeptFile
 from retinue.settings import LEVELS, Settings
 
 EVERY = 10.0  # seconds between two lines of one kind that clients can cause
-REOPEN = 1.0  # seconds between two looks whether the file was moved away by a rotation
+KEPT = LEVELS.index("info")
+"""The state folder keeps what is at least this, whatever the terminal is told."""
 _LEVEL_OF = {
     "access.damaged": "error",
     "tls.damaged": "error",
@@ -27,6 +32,7 @@ _LEVEL_OF = {
     "journal.stopped": "error",
     "gateway.died": "error",
     "worker.died": "warning",
+    "controller": "warning",
     "model.quarantined": "error",
     "model.load_failed": "warning",
     "request.rejected": "warning",
@@ -37,7 +43,10 @@ _LEVEL_OF = {
 
 
 class Log:
-    """Where one process says what happens. Never raises and never blocks on more than one write."""
+    """Where one process says what happens. Never raises and never blocks on more than a write.
+
+    `file`: there and nowhere else. `kept`: without a `file`, besides standard error, rotated by size.
+    """
 
     def __init__(
         self,
@@ -45,21 +54,24 @@ class Log:
         *,
         level: str = "warning",
         file: str = "",
+        kept: Path | None = None,
         slow: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.slow_after = slow if slow > 0 else float("inf")  # seconds; the door compares before it calls
-        self._process, self._file, self._clock = process, file, clock
-        self._least = LEVELS.index(level)
+        self._process, self._clock = process, clock
+        self._file = KeptFile(Path(file)) if file else None
+        self._kept = KeptFile(kept, LARGEST) if kept is not None and not file else None
+        self._told = LEVELS.index(level)
+        self._least = min(self._told, KEPT) if self._kept is not None else self._told
         self._pid = os.getpid()
-        self._descriptor = -1
-        self._looked = 0.0
         self._said: dict[str, tuple[float, int]] = {}  # kind → (when last said, left out since)
 
     def say(self, event: str, text: str, **facts: Any) -> None:
         """One line. `facts` are plain values; an event's level is in the table above, else info."""
         level = _LEVEL_OF.get(event, "info")
-        if LEVELS.index(level) < self._least:
+        weight = LEVELS.index(level)
+        if weight < self._least:
             return
         now = self._clock()
         line = {
@@ -71,8 +83,18 @@ class Log:
             "pid": self._pid,
             **facts,
         }
-        with contextlib.suppress(OSError, TypeError, ValueError):  # a full disk is no reason to stop serving
-            os.write(self._sink(now), orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        with contextlib.suppress(
+            OSError, TypeError, ValueError, AttributeError
+        ):  # a full disk is no reason to stop serving
+            data = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+            if self._file is not None:
+                self._file.write(data, now)
+                return
+            if self._kept is not None:
+                with contextlib.suppress(OSError):
+                    self._kept.write(data, now)
+            if weight >= self._told:
+                os.write(sys.stderr.fileno(), data)
 
     def rarely(self, event: str, text: str, **facts: Any) -> None:
         """The same at most every ten seconds per event: clients cause these. `left_out` counts what was not said."""
@@ -98,34 +120,26 @@ class Log:
         self.rarely("request.bug", f"{type(error).__name__} at {place}")
 
     def close(self) -> None:
-        """Close the file."""
-        if self._descriptor > 2:
-            os.close(self._descriptor)
-        self._descriptor = -1
-
-    def _sink(self, now: float) -> int:
-        """The descriptor to write to; a file that was moved away is made anew."""
-        if not self._file:
-            return sys.stderr.fileno()
-        if self._descriptor >= 0 and abs(now - self._looked) >= REOPEN:
-            self._looked = now
-            try:
-                ours, there = os.fstat(self._descriptor), os.stat(self._file)
-                moved = (ours.st_ino, ours.st_dev) != (there.st_ino, there.st_dev)
-            except FileNotFoundError:
-                moved = True
-            if moved:
-                self.close()
-        if self._descriptor < 0:
-            self._looked = now
-            # Appending in one write keeps the lines of several processes whole.
-            self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        return self._descriptor
+        """Close the files."""
+        for file in (self._file, self._kept):
+            if file is not None:
+                file.close()
 
 
 def log_of(settings: Settings, process: str) -> Log:
     """The log that settings ask for."""
-    return Log(process, level=settings.log_level, file=settings.log_file, slow=settings.log_slow)
+    return Log(
+        process,
+        level=settings.log_level,
+        file=settings.log_file,
+        kept=kept_log(settings),
+        slow=settings.log_slow,
+    )
+
+
+def kept_log(settings: Settings) -> Path:
+    """The file that the state folder keeps, unless `[log] file` names another."""
+    return Path(settings.log_file) if settings.log_file else settings.logs / "serve.log"
 
 
 def check_log(settings: Settings) -> None:

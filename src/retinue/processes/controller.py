@@ -74,8 +74,12 @@ class Controller:
             began = asyncio.get_running_loop().time()
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    *self._command, stdin=asyncio.subprocess.PIPE, start_new_session=True
+                    *self._command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,
                 )
+                await self._hear(self._process)
                 code = await self._process.wait()
                 self._say(f"the controller ended with {code} and is started again")
             except OSError as error:
@@ -83,6 +87,18 @@ class Controller:
             self.restarts += 1
             failures = 0 if asyncio.get_running_loop().time() - began > BACK_OFF else failures + 1
             await asyncio.sleep(min(0.5 * 2**failures, BACK_OFF))
+
+    async def _hear(self, process: asyncio.subprocess.Process) -> None:
+        """Log what it and its rounds print, until they have ended."""
+        assert process.stderr is not None
+        while True:
+            try:
+                line = await process.stderr.readline()
+            except ValueError:  # longer than any line of ours
+                continue
+            if not line:
+                return
+            self._say(line.decode(errors="replace").rstrip())
 
 
 class Loop:

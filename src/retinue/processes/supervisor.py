@@ -25,6 +25,7 @@ from retinue.gateway.fleet import PROGRAM, Fleet, GatewayProcess
 from retinue.gateway.logs import log_of
 from retinue.gateway.meter import requests_and_errors
 from retinue.processes.keeping import keep_artifacts, prune_artifacts
+from retinue.processes.log_files import bound_worker_logs
 from retinue.settings import Settings
 from retinue.store.journal_days import lag
 from retinue.store.releasefile import Pointer, ReleaseFile, pointer
@@ -282,9 +283,10 @@ class Supervisor:
             await asyncio.sleep(0.01)
 
     async def poll(self) -> None:
-        """Keep the last counts of each gateway at hand, until stopped."""
+        """Keep the last counts of each gateway at hand, and what workers print bounded, until stopped."""
         while not self.stopping.is_set():
             await self.fleet.poll()
+            await self._loop.run_in_executor(None, bound_worker_logs, self._settings)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self.stopping.wait()
