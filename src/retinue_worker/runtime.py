@@ -1,7 +1,7 @@
 """Loads a model from its artifact and runs it on columns: `load(path, format, signature).run(columns)`.
 
 Formats: "onnx" (onnxruntime), "skops" (scikit-learn without pickle; only the types that the signature trusts),
-"xgboost", "lightgbm" and "catboost" (their own, see `boosters`).
+"xgboost", "lightgbm" and "catboost" (their own, see `boosters`), "prepared" (one of these behind a function).
 What a run returns has the names, dtypes and shapes of the signature's outputs, whatever the framework gave.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from retinue_worker import boosters
+from retinue_worker import boosters, prepared
 
 Columns = dict[str, Any]  # name → numpy array, one row per entry
 
@@ -88,11 +88,11 @@ class Model:
 
 def load(path: str, format: str, signature: dict[str, Any]) -> Model:
     """The model in the file `path`. Raises ModelError when it cannot be loaded or the format is unknown."""
-    loader: Any = {"onnx": _load_onnx, "skops": _load_skops}.get(format)
+    loader: Any = {"onnx": _load_onnx, "skops": _load_skops, "prepared": prepared.load}.get(format)
     if format in boosters.FRAMEWORKS:
         loader = lambda path, signature: (boosters.load(path, format, signature),)  # noqa: E731
     if loader is None:
-        known = ", ".join(("onnx", "skops", *boosters.FRAMEWORKS))
+        known = ", ".join(("onnx", "skops", "prepared", *boosters.FRAMEWORKS))
         raise ModelError(f"unknown format {format!r}; this worker loads {known}")
     try:
         return Model(signature, *loader(path, signature))

@@ -29,6 +29,7 @@ from retinue_worker.boosters import framework_of
 from retinue_worker.convert import ConversionError, convert
 from retinue_worker.exchange import read_columns, read_table, write_columns
 from retinue_worker.job import TrainingJob
+from retinue_worker.prepared import PrepareError, before_training, wrap
 
 _LENGTH = struct.Struct(">I")
 _MAX_FAILURES = 64  # rows asked one by one after a batch failed, before the rest is given up
@@ -117,6 +118,8 @@ def _child(request: dict[str, Any], overlay: _Overlay) -> None:
         result = failure.result
     except NonsenseError as error:
         result = {"error": "nonsense", "message": str(error), "hint": error.hint}
+    except PrepareError as error:
+        result = error.told()
     except BaseException as error:  # noqa: BLE001  the platform is told of whatever it was
         traceback.print_exc()
         result = {"error": "trainer", "message": f"{type(error).__name__}: {error}"}
@@ -176,8 +179,11 @@ def _train(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
     """Call the user's function, keep what it returned, convert it if that is wanted."""
     files = Path(request["files"])
     files.mkdir(parents=True, exist_ok=True)
+    tables = {name: read_table(path) for name, path in request["tables"].items()}
+    if request.get("prepare"):
+        request, tables = before_training(request, tables)
     job = TrainingJob(
-        data={name: read_table(path) for name, path in request["tables"].items()},
+        data=tables,
         params=request["params"],
         seed=request["seed"],
         features=tuple(request["features"]),
@@ -194,8 +200,12 @@ def _train(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
     result = {"seconds": seconds, "logged": job.logged, "conversion": 0.0, "compiled": None, "reason": None}
     if kept["classes"] is None and classifies:
         kept["classes"] = _classes_seen(job)
+    if request.get("prepare"):
+        kept = wrap(kept, request)
     _write(request["artifact"], kept.pop("data"))
-    if kept["format"] != "onnx":
+    if kept["format"] == "prepared":
+        result["reason"] = "it has a preparation, which is Python and runs in its environment"
+    elif kept["format"] != "onnx":
         _leave(request, {**result, **kept, "unfinished": True})  # a converter that crashes or hangs costs no training
         result.update(_compile(model, {**request, "classes": kept["classes"]}, overlay, kept["container"], 0))
     return {**result, **kept}

@@ -23,6 +23,7 @@ from retinue.core.identity import canonical, digest
 _DECLARATION = "declaration.json"
 _LOCK = "environment.lock"
 _PROJECT = "project"
+_TAKES = {"prepare": "table"}  # key → what its function takes
 _PASSED_OVER = {"__pycache__", ".git", ".retinue", ".venv"}  # folders that no pattern means; some change by themselves
 
 
@@ -51,16 +52,17 @@ class Unpacked:
     lock: str
 
 
-def close_code(entry: str, root: Path) -> Code:
+def close_code(entry: str, root: Path, key: str = "train") -> Code:
     """The files that `entry` ("package.module:function") imports, directly or not, below `root`.
 
     Followed are `import`, `from … import` and `import_module("literal")`; what is not below `root` belongs to
-    the environment. Raises PortfolioError with file:line for a missing module or function and for syntax errors.
+    the environment. `key` names it in the portfolio. Raises PortfolioError with file:line for a missing module or
+    function and for syntax errors.
     """
     module, _, function = entry.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), function]):
         raise PortfolioError(
-            f"`train: {entry}` names no function",
+            f"`{key}: {entry}` names no function",
             hint="Write it as `package.module:function`, for example `code.late:train`.",
         )
     first = _find(module, root)
@@ -68,7 +70,7 @@ def close_code(entry: str, root: Path) -> Code:
         raise PortfolioError(
             f"there is no module {module!r} below {root.name or root}",
             where=Location(module.replace(".", "/") + ".py"),
-            hint=f"Create the file, or correct `train: {entry}`.",
+            hint=f"Create the file, or correct `{key}: {entry}`.",
         )
     trees: dict[str, ast.Module] = {}
     files: dict[str, bytes] = {}
@@ -81,9 +83,16 @@ def close_code(entry: str, root: Path) -> Code:
         files[name] = path.read_bytes()
         trees[name] = _parse(files[name], name)
         waiting.extend(_imports(trees[name], name, root))
-    _check_function(trees[first.relative_to(root).as_posix()], first.relative_to(root).as_posix(), function)
+    name = first.relative_to(root).as_posix()
+    _check_function(trees[name], name, function, _TAKES.get(key, "job"))
     digests = {name: digest(_plain(tree)) for name, tree in sorted(trees.items())}
     return Code(dict(sorted(files.items())), digest(digests), digests)
+
+
+def together(one: Code, other: Code) -> Code:
+    """Two closures as one."""
+    trees = dict(sorted({**one.trees, **other.trees}.items()))
+    return Code(dict(sorted({**one.files, **other.files}.items())), digest(trees), trees)
 
 
 def collect_files(patterns: Iterable[str], root: Path) -> dict[str, bytes]:
@@ -217,7 +226,7 @@ def _imported_modules(node: ast.AST, name: str) -> Iterator[tuple[str, bool]]:
             yield value, True
 
 
-def _check_function(tree: ast.Module, name: str, function: str) -> None:
+def _check_function(tree: ast.Module, name: str, function: str, takes: str) -> None:
     defined: dict[str, int] = {}
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -230,7 +239,9 @@ def _check_function(tree: ast.Module, name: str, function: str) -> None:
         return
     near = difflib.get_close_matches(function, defined, n=1)
     hint = (
-        f"Did you mean {near[0]!r} in line {defined[near[0]]}?" if near else f"Define `def {function}(job): …` there."
+        f"Did you mean {near[0]!r} in line {defined[near[0]]}?"
+        if near
+        else f"Define `def {function}({takes}): …` there."
     )
     raise PortfolioError(f"there is no function {function!r} in this module", where=Location(name), hint=hint)
 

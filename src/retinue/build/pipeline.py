@@ -26,6 +26,7 @@ from retinue.build.dataset import DataSet, split
 from retinue.build.evaluate import Case, Evaluation, evaluate
 from retinue.build.further import with_further
 from retinue.build.outside import evaluate_made, made_data
+from retinue.build.preparation import blamed
 from retinue.build.signatures import fields_of, levels, nullable, required
 from retinue.build.timing import ROWS
 from retinue.build.train import TrainResult
@@ -318,7 +319,7 @@ class Pipeline:
             champion_classes=rival[1] if rival else None,
         )
         beyond = around(self.workshop, spec, version, (holdout, case), lambda: self._timed_champion(champion, data))
-        return with_further(evaluate(case), case, beyond)
+        return with_further(blamed(evaluate(case), own), case, beyond)
 
     def _timed_champion(self, champion: Champion | None, data: DataSet) -> tuple[Version, Columns] | None:
         """The champion with the inputs it is timed on; None when there is none. Raises DataError if they lack."""

@@ -51,6 +51,7 @@ class TrainRequest:
     overlay: Path | None = None  # converters; None: no compilation
     no_overlay: str | None = None  # why there are none, for the record
     quantiles: tuple[float, ...] = ()  # of the task `quantiles`
+    prepare: Mapping[str, Json] | None = None  # entry, folder and files of the function over the features
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ class Trainers:
             "seed": request.seed,
             "files": str((folder / "files").absolute()),
             "artifact": str(artifact.absolute()),
+            "prepare": dict(request.prepare) if request.prepare else None,
             **_compile_part(request, artifact),
         }
         result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
@@ -367,9 +369,9 @@ def _in_words(result: Mapping[str, Json], model: str, log: Path) -> TrainingErro
         return TrainingError(_about(model, result["message"]), hint=result.get("hint"))
     frames = result["frames"]
     lines = [f"{frame['file']}:{frame['line']} in {frame['in']}: {frame['text']}" for frame in frames]
-    text = "\n  ".join([_about(model, f"training raised {result['message']}"), *reversed(lines)])
+    text = "\n  ".join([_about(model, f"{result.get('what', 'training')} raised {result['message']}"), *reversed(lines)])
     where = f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else None
-    return TrainingError(text + _tail(log), where=where, hint=_HINTS.get(result["type"]))
+    return TrainingError(text + _tail(log), where=where, hint=result.get("hint") or _HINTS.get(result["type"]))
 
 
 def _about(model: str, text: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retinue.build.bundle import NO_CODE, Code, close_code, collect_files
+from retinue.build.bundle import NO_CODE, Code, close_code, collect_files, together
 from retinue.build.environment import Lock
 from retinue.build.outside_files import OutsideFiles
 from retinue.control.alike import Bodies, Kinds
@@ -103,7 +103,7 @@ class Wisher:
     def __init__(self, portfolio: Portfolio, tables: Tables, locks: Mapping[str, Lock], outside: OutsideFiles) -> None:
         self.portfolio, self.tables, self.locks, self.outside = portfolio, tables, locks, outside
         self.root = Path(portfolio.root)
-        self.codes: dict[str, Code] = {}
+        self.codes: dict[tuple[str, str | None], Code] = {}
         self.files: dict[tuple[str, ...], dict[str, bytes]] = {}
         self.facts = FactsBook(tables)
         self.kinds = Kinds({})
@@ -166,14 +166,18 @@ class Wisher:
 
     def code(self, spec: ModelSpec) -> tuple[Code, dict[str, bytes]]:
         """A model's code closure and its listed files, read once."""
-        if spec.train not in self.codes:
-            nothing = spec.artifact is not None
-            self.codes[spec.train] = (
-                NO_CODE if nothing else self._located(spec, lambda: close_code(spec.train, self.root))
+        entries = (spec.train, spec.prepare)
+        if entries not in self.codes:
+            self.codes[entries] = (
+                NO_CODE if spec.artifact is not None else self._located(spec, lambda: self._close(spec))
             )
         if spec.files not in self.files:
             self.files[spec.files] = self._located(spec, lambda: collect_files(spec.files, self.root))
-        return self.codes[spec.train], self.files[spec.files]
+        return self.codes[entries], self.files[spec.files]
+
+    def _close(self, spec: ModelSpec) -> Code:
+        code = close_code(spec.train, self.root)
+        return code if spec.prepare is None else together(code, close_code(spec.prepare, self.root, "prepare"))
 
     def _located(self, spec: ModelSpec, read: Any) -> Any:
         try:

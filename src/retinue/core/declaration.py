@@ -127,6 +127,8 @@ def _outside(spec: ModelSpec, artifact: Mapping[str, Json] | None) -> dict[str, 
         found["classes"] = list(spec.classes)
     if spec.quantiles:
         found["quantiles"] = list(spec.quantiles)
+    if spec.prepare is not None:
+        found["prepare"] = spec.prepare
     return found
 
 
@@ -257,7 +259,7 @@ def _check_mapped(
 def differences(old: Mapping[str, Json], new: Mapping[str, Json]) -> tuple[Why, ...]:
     """Why two hashed bodies differ, each with the smallest text that shows it."""
     found: list[Why] = []
-    if (old["train"], old["code"]) != (new["train"], new["code"]):
+    if (old["train"], old["code"], old.get("prepare")) != (new["train"], new["code"], new.get("prepare")):
         found.append(Why("CODE", _code_text(old, new)))
     found += _outside_differences(old, new)
     if old["params"] != new["params"]:
@@ -284,6 +286,8 @@ def _code_text(old: Mapping[str, Json], new: Mapping[str, Json]) -> str:
     texts = files[:3] + ([f"and {len(files) - 3} more"] if len(files) > 3 else [])
     if old["train"] != new["train"]:
         texts.insert(0, f"{old['train']} → {new['train']}")
+    if old.get("prepare") != new.get("prepare"):
+        texts.insert(0, f"prepare {old.get('prepare', 'nothing')} → {new.get('prepare', 'nothing')}")
     return ", ".join(texts)
 
 

@@ -190,6 +190,7 @@ class ModelSpec:
     types: tuple[tuple[str, DType], ...] = ()  # declared types of features, where no table tells them
     classes: tuple[Json, ...] = ()  # declared classes, where no table tells them
     quantiles: tuple[float, ...] = ()  # of `task: quantiles`, rising
+    prepare: str | None = None  # "package.module:function" over the features, wherever the model runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def platform(release: PinnedRelease, name: str) -> str:
         return "retinue_endpoint"
     served = release.models[name].served
     known = {"onnx": "onnx_onnxv1", "skops": "sklearn_skops", "xgboost": "xgboost_ubj", "lightgbm": "lightgbm_txt",
-             "catboost": "catboost_cbm"}  # fmt: skip
+             "catboost": "catboost_cbm", "prepared": "python_prepared"}  # fmt: skip
     return known.get(served.format, served.format)
 
 

@@ -14,7 +14,7 @@ from retinue.core.gates import metric_names
 from retinue.core.graph import cycle
 from retinue.core.portfolio import EndpointSpec, ModelSpec, ModelTemplate, Need
 from retinue.core.suggest import did_you_mean
-from retinue.loader import check_outside
+from retinue.loader import check_outside, check_prepare
 from retinue.loader.check_gates import gate_problems
 from retinue.loader.problems import SHAPE, Problems
 from retinue.loader.types import TEMPLATE
@@ -156,6 +156,7 @@ class _ModelChecker:
             self.gates(spec, prefix)
         if spec.artifact is not None and changed is None:
             check_outside.check(spec, self.note)
+        check_prepare.check(spec, prefix, changed, self.note)
         if touched("was") and spec.was is not None:
             self.was(spec.was)
 

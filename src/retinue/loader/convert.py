@@ -34,7 +34,8 @@ from retinue.loader.schema_data import Listed
 from retinue.loader.schema_outside import OutsideModel
 from retinue.loader.shape import Shape
 
-_SAME = ("train", "environment", "target", "task", "semantics", "compile", "protect", "rollout", "retrain")  # fmt: skip
+_SAME = ("train", "prepare", "environment", "target", "task",
+         "semantics", "compile", "protect", "rollout", "retrain")  # fmt: skip
 _METADATA = ("owner", "description", "tags")
 _SETTINGS = ("monitor", "resources", "serve")
 _BODIES = ("limits", "holdout", *_SETTINGS)

@@ -8,7 +8,6 @@ from retinue.loader.problems import LATER, Problems
 from retinue.loader.read import Entry, Node
 
 _MODEL_KEYS: Mapping[str, str] = {
-    "prepare": "put the preparation inside the model, as steps of a scikit-learn Pipeline",
     "remote": "models served elsewhere are not carried out yet; give `train: module:function`",
     "approval": "human approval is not carried out yet; review the saved plan instead (`plan --out`)",
     "trust": "pickled artifacts are not taken; save as ONNX or skops and name it under `artifact`",

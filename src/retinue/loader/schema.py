@@ -218,6 +218,10 @@ class ModelFields(Shape):
     """Keys that a model, `defaults:` and `override:` share; all optional here."""
 
     train: Train | None = opt("Training entry point, `module:function`.", "yes")
+    prepare: Train | None = opt(
+        "Function over the features, `module:function`; it travels with the version and runs wherever the model does.",
+        "yes",
+    )
     environment: Text | None = opt("Name of an environment.", "yes")
     data: DataValue | None = opt("Table, list of tables (the first holds the rows), or {table: {where: …}}.", "yes")
     task: Task | None = opt("regression, quantiles, binary or multiclass.", "yes")
