@@ -78,12 +78,12 @@ def load(path: str, framework: str, signature: dict[str, Any]) -> Callable[[dict
     """A function from columns to raw outputs by contract name. Raises BoosterError."""
     booster = read(path, framework)
     names = [field["name"] for field in signature["inputs"]]
-    wrong = misfit(booster, signature["task"], names, signature.get("quantiles"))
+    wrong = misfit(booster, signature["task"], names, signature.get("quantiles") or signature.get("steps"))
     if wrong is None:
         wrong = _misfit_classes(booster, signature)
     if wrong is not None:
         raise BoosterError(wrong)
-    order = _class_order(booster, signature.get("classes"))
+    order = class_order(booster, signature.get("classes"))
     feed = _feeder(booster, signature["inputs"])
 
     def run(columns: dict[str, Any]) -> dict[str, Any]:
@@ -92,14 +92,14 @@ def load(path: str, framework: str, signature: dict[str, Any]) -> Callable[[dict
     return run
 
 
-def misfit(booster: Booster, task: str, features: list[str], quantiles: list[float] | None) -> str | None:
-    """Why a booster does not fit a declaration, None when it does."""
+def misfit(booster: Booster, task: str, features: list[str], quantiles: list[Any] | None) -> str | None:
+    """Why a booster does not fit a declaration, None when it does; `quantiles` are the steps of a forecast."""
     if booster.width != len(features):
         return f"the booster was trained on {booster.width} columns, but there are {len(features)} features"
     if booster.names is not None and [_plain(name) for name in booster.names] != [_plain(name) for name in features]:
         return f"the booster was trained on {', '.join(booster.names)}, but the features are {', '.join(features)}"
-    if task in ("regression", "quantiles"):
-        wanted = len(quantiles or ()) if task == "quantiles" else 1
+    if task in ("regression", "quantiles", "forecast"):
+        wanted = 1 if task == "regression" else len(quantiles or ())
         if booster.kind != "value":
             return f"the task is {task}, but the booster's objective is {booster.objective}"
         if booster.outputs != wanted:
@@ -126,7 +126,7 @@ def _misfit_classes(booster: Booster, signature: dict[str, Any]) -> str | None:
     return None if found == booster.outputs else f"the booster knows {booster.outputs} classes, {found} are declared"
 
 
-def _class_order(booster: Booster, classes: list[Any] | None) -> list[int] | None:
+def class_order(booster: Booster, classes: list[Any] | None) -> list[int] | None:
     """Where each declared class is among the booster's, None when they agree or it has none of its own."""
     own = booster.classes
     if own is None or not classes or own == list(classes):
@@ -143,7 +143,7 @@ def _outputs(raw: Any, signature: dict[str, Any], order: list[int] | None) -> di
     import numpy as np
 
     raw = np.asarray(raw)
-    if signature["task"] in ("regression", "quantiles"):
+    if signature["task"] in ("regression", "quantiles", "forecast"):
         return {signature["target"]: raw}
     probability = np.stack([1 - raw, raw], axis=1) if raw.ndim == 1 else raw
     if order is not None:

@@ -1,7 +1,7 @@
 """The trainer: a process that has the frameworks imported and forks one child per training.
 
     platform ── stdin: length-prefixed JSON requests ─────────► trainer ── fork ──► child: user code, conversion
-             ◄─ stdout: {"ready"}, {"started": pid}, {"ended": status}                └─► result file, log file
+             ◄─ stdout: {"ready"}, {"started": pid}, {"left"} or {"ended": status}    └─► result file, log file
 
 A child inherits the imports, so a training pays nothing for them, and takes everything it changed with it: modules,
 settings, leaked memory, a crash. What training code prints goes to the log; the protocol has its own descriptors.
@@ -15,23 +15,21 @@ import importlib
 import json
 import os
 import random
-import select
-import signal
-import struct
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from retinue_worker import forks
 from retinue_worker.artifact import NonsenseError, keep
-from retinue_worker.boosters import framework_of
+from retinue_worker.boosters import FRAMEWORKS, framework_of, read
 from retinue_worker.convert import ConversionError, convert
 from retinue_worker.exchange import read_columns, read_table, write_columns
 from retinue_worker.job import TrainingJob
 from retinue_worker.prepared import PrepareError, before_training, wrap
 
-_LENGTH = struct.Struct(">I")
 _MAX_FAILURES = 64  # rows asked one by one after a batch failed, before the rest is given up
 
 
@@ -51,65 +49,29 @@ def main(arguments: list[str]) -> int:
     overlay = _Overlay(options.get("--overlay"))
     gc.collect()
     gc.freeze()  # children neither scan nor copy what is shared with them
-    _send(answers, {"ready": True})
+    forks.send(answers, {"ready": True})
     while True:
-        request = _receive(requests)
+        request = forks.receive(requests)
         if request is None:
             return 0
-        _serve(request, overlay, requests, answers)
+        forks.serve(partial(_child, request, overlay), requests, answers)
 
 
-def _serve(request: dict[str, Any], overlay: _Overlay, requests: int, answers: int) -> None:
-    """Run one request in a child and report its end; the child leaves its result in a file."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.setpgid(0, 0)
-            os.close(requests)
-            os.close(answers)
-            _child(request, overlay)
-            status = 0
-        finally:
-            os._exit(status)
-    _send(answers, {"started": child})
-    watched = _watch(child)
-    ended, status = 0, 0
-    while not ended:
-        readable, _, _ = select.select([requests, *watched], [], [], None if watched else 0.005)
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if requests in readable and not ended:  # nothing is sent while a child runs: this is the end of the platform
-            _end_group(child)
-            os._exit(1)
-    for descriptor in watched:
-        os.close(descriptor)
-    _end_group(child)
-    _send(answers, {"ended": status})
-
-
-def _watch(child: int) -> list[int]:
-    """A descriptor that becomes readable when the child ends; none where the kernel or Python is too old."""
-    try:
-        return [os.pidfd_open(child)]
-    except (AttributeError, OSError):
-        return []
-
-
-def _end_group(child: int) -> None:
-    """Kill a child with all that it started."""
-    try:
-        os.killpg(child, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def _child(request: dict[str, Any], overlay: _Overlay) -> None:
+def _child(request: dict[str, Any], overlay: _Overlay, line: forks.Line) -> None:
+    """Answer a request, and what is asked next about what is in memory then."""
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    following: dict[str, Any] | None = request
+    while following is not None:
+        _answer(following, overlay)
+        following = line.left()
+
+
+def _answer(request: dict[str, Any], overlay: _Overlay) -> None:
     try:
         result = {"train": _train, "convert": _convert, "probe": _probe, "adopt": _adopt}[request["op"]](
             request, overlay
@@ -191,6 +153,7 @@ def _train(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
         task=request["task"],
         files=files,
         labels=read_table(request["labels"]) if request["labels"] else None,
+        targets=tuple(request.get("steps") or [request["target"]]),
     )
     start = time.perf_counter()
     model = _call(request, job)
@@ -274,12 +237,15 @@ def _compile(model: Any, request: dict[str, Any], overlay: _Overlay, container: 
 
 def _convert(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
     """Convert a kept model in the next way."""
-    if request["format"] != "skops":
-        return {"compiled": None, "reason": "no other way is left to try", "conversion": 0.0}
-    import skops.io
-
     signature = request["signature"]
-    model = skops.io.load(request["artifact"], trusted=signature["trusted"])
+    if request["format"] in FRAMEWORKS and request["way"] == 0:
+        model = read(request["artifact"], request["format"]).native
+    elif request["format"] != "skops":
+        return {"compiled": None, "reason": "no other way is left to try", "conversion": 0.0}
+    else:
+        import skops.io
+
+        model = skops.io.load(request["artifact"], trusted=signature["trusted"])
     return _compile(model, {**request, **signature}, overlay, signature["container"], request["way"])
 
 
@@ -351,34 +317,9 @@ def _latency(model: Any, batches: list[dict[str, Any]], count: int) -> float | N
     return sorted(times[2:])[count // 2] * 1e6
 
 
-# --------------------------------------------------------------------------------------------------------- protocol
 def _write(path: str, data: bytes) -> None:
     with open(path, "wb") as file:
         file.write(data)
-
-
-def _send(descriptor: int, message: dict[str, Any]) -> None:
-    data = json.dumps(message).encode()
-    data = _LENGTH.pack(len(data)) + data
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-def _receive(descriptor: int) -> dict[str, Any] | None:
-    """The next request, None when the other side is gone."""
-    header = _exactly(descriptor, _LENGTH.size)
-    body = _exactly(descriptor, _LENGTH.unpack(header)[0]) if header else None
-    return json.loads(body) if body else None
-
-
-def _exactly(descriptor: int, size: int) -> bytes | None:
-    data = b""
-    while len(data) < size:
-        part = os.read(descriptor, min(size - len(data), 1 << 20))
-        if not part:
-            return None
-        data += part
-    return data
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 from retinue.core.access import ClientKey, ClientRecord
 from retinue.core.errors import ConflictError, LeaseHeldError, StateError
+from retinue.core.publication import Publication
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -552,3 +553,30 @@ class RegistryContract:
             registry.put_client(P, first, expected=first, audit=act)
         assert registry.clients(P) == [second]
         assert len(registry.audit(P)) == 2
+
+    # Publications
+
+    def test_the_newest_publication_of_each_model_counts_and_saying_the_same_again_records_nothing(
+        self, registry: Registry
+    ) -> None:
+        def publish(model: str, digest: str, n: int, run: str = "r1", portfolio: str = P) -> bool:
+            made = Publication(model, digest, "onnx", 3_000_000_000, {"run": run}, "nightly", "ann", moment(n))
+            return registry.publish(
+                portfolio, made, audit=AuditRow(moment(n), "ann", "publish", model, "nightly", None)
+            )
+
+        assert [publish("a", "1" * 64, 1), publish("a", "1" * 64, 2)] == [True, False]
+        assert publish("a", "1" * 64, 3, run="r2")
+        assert publish("a", "2" * 64, 4)
+        assert publish("a", "1" * 64, 5)  # back to earlier bytes is a publication of its own
+        assert publish("b", "3" * 64, 6)
+        assert publish("a", "4" * 64, 7, portfolio="bank")
+        assert {model: p.digest[0] for model, p in registry.published(P).items()} == {"a": "1", "b": "3"}
+        found = registry.publications(P, "a")
+        assert [(p.digest[0], dict(p.claimed)["run"], p.created) for p in found] == [
+            ("1", "r1", moment(5)), ("2", "r1", moment(4)), ("1", "r2", moment(3)), ("1", "r1", moment(1)),
+        ]  # fmt: skip
+        assert found[0].size == 3_000_000_000
+        assert registry.publications(P, "a", limit=1) == found[:1]
+        assert registry.publications(P, "c") == []
+        assert [row.what for row in registry.audit(P)] == ["b", "a", "a", "a", "a"]

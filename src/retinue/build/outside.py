@@ -17,7 +17,7 @@ from retinue.build.contract import Subject, contract_results, example_results
 from retinue.build.dataset import DataSet
 from retinue.build.evaluate import Evaluation
 from retinue.build.train import Compiled, TrainRequest, TrainResult, signature_of
-from retinue.core.contract import Field, Schema
+from retinue.core.contract import NUMERIC, Field, Schema
 from retinue.core.errors import TrainingError
 from retinue.core.gates import failed, passed, total
 from retinue.core.portfolio import ModelSpec
@@ -50,7 +50,7 @@ def adopt(workshop: Workshop, request: TrainRequest, spec: ModelSpec, artifact: 
     """
     path = workshop.artifacts.local(artifact["digest"])
     classes = list(spec.classes) or None
-    if spec.task != "regression" and classes is None:
+    if spec.task not in NUMERIC and classes is None:
         classes = _classes_seen(request)
     log = request.folder / "train.log"
     log.write_text(f"{spec.artifact}: {artifact['format']}, sha256 {artifact['digest']}\n")
@@ -59,7 +59,7 @@ def adopt(workshop: Workshop, request: TrainRequest, spec: ModelSpec, artifact: 
     if artifact["format"] == "onnx":
         told = _told_by_onnx(path, request, classes)
     else:
-        told = workshop.trainers.adopt(request, path, artifact["format"], log)
+        told = workshop.trainers.adopt(request, (path, artifact["format"]), classes, log)
         if spec.classes and told["classes"] != list(spec.classes):
             raise TrainingError(
                 f"{spec.name} declares the classes {list(spec.classes)}, the artifact knows {told['classes']}",

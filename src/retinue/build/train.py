@@ -19,6 +19,7 @@ import numpy as np
 
 from retinue.build.environment import Environment
 from retinue.build.trainer import Trainer, Watch
+from retinue.build.training_errors import DIED_HINT, LIMIT_HINT, about, in_words, tail
 from retinue.core.contract import DType, Field, Label, Task, outputs_of
 from retinue.core.errors import TrainingError
 from retinue.core.identity import digest_bytes
@@ -51,6 +52,7 @@ class TrainRequest:
     overlay: Path | None = None  # converters; None: no compilation
     no_overlay: str | None = None  # why there are none, for the record
     quantiles: tuple[float, ...] = ()  # of the task `quantiles`
+    targets: tuple[str, ...] = ()  # of the task `forecast`: a column per step
     prepare: Mapping[str, Json] | None = None  # entry, folder and files of the function over the features
 
 
@@ -149,7 +151,7 @@ class Trainers:
         }
         result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
         if "error" in result:
-            raise _in_words(result, request.model, log)
+            raise in_words(result, request.model, log)
         signature = signature_of(request, result)
         return TrainResult(
             request=request,
@@ -166,13 +168,16 @@ class Trainers:
             files=folder / "files",
         )
 
-    def adopt(self, request: TrainRequest, artifact: Path, format_: str, log: Path) -> dict[str, Json]:
-        """What an artifact from elsewhere says of itself in its environment. Raises TrainingError for a misfit."""
-        message = {"op": "adopt", **_compile_part(request, artifact), "artifact": str(artifact.absolute()),
-                   "format": format_}  # fmt: skip
+    def adopt(
+        self, request: TrainRequest, artifact: tuple[Path, str], classes: Sequence[Json] | None, log: Path
+    ) -> dict[str, Json]:
+        """What an artifact (file, format) from elsewhere says of itself. Raises TrainingError for a misfit."""
+        path, format_ = artifact
+        message = {"op": "adopt", **_compile_part(request, path), "artifact": str(path.absolute()),
+                   "format": format_, "classes": classes}  # fmt: skip
         result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
         if "error" in result:
-            raise _in_words(result, request.model, log)
+            raise in_words(result, request.model, log)
         return result
 
     def convert(self, result: TrainResult, way: int) -> tuple[Compiled | None, str | None]:
@@ -226,7 +231,7 @@ class Trainers:
             log = folder / "probe.log"
             result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
             if "error" in result:
-                raise _in_words(result, request.model, log)
+                raise in_words(result, request.model, log)
             answers = [
                 Answers(read_columns(path + ".out") if Path(path + ".out").exists() else {}, dict(failed))
                 for path, failed in zip(paths, result["failed"], strict=True)
@@ -261,9 +266,9 @@ class Trainers:
             if answer.pop("unfinished", False):
                 answer["reason"] = f"the conversion {watch.exceeded or end}"
             if not answer and watch.exceeded:
-                raise TrainingError(_about(model, watch.exceeded) + _tail(log), hint=_LIMIT_HINT)
+                raise TrainingError(about(model, watch.exceeded) + tail(log), hint=LIMIT_HINT)
             if not answer:
-                raise TrainingError(_about(model, f"the trainer process {end}") + _tail(log), hint=_DIED_HINT)
+                raise TrainingError(about(model, f"the trainer process {end}") + tail(log), hint=DIED_HINT)
             return answer
 
     @contextlib.contextmanager
@@ -308,8 +313,15 @@ def _compile_part(request: TrainRequest, artifact: Path) -> dict[str, Json]:
         "task": request.task,
         "compile": request.compile,
         "compiled": str(artifact.absolute()),
-        **({"quantiles": list(request.quantiles)} if request.quantiles else {}),
+        **_wide(request),
     }
+
+
+def _wide(request: TrainRequest) -> dict[str, Json]:
+    """What the columns of a wide output are: only in the requests and signatures of tasks that have one."""
+    if request.targets:
+        return {"steps": list(request.targets)}
+    return {"quantiles": list(request.quantiles)} if request.quantiles else {}
 
 
 def _field(item: Field) -> dict[str, Json]:
@@ -319,7 +331,8 @@ def _field(item: Field) -> dict[str, Json]:
 def signature_of(request: TrainRequest, result: Mapping[str, Json]) -> dict[str, Json]:
     """What `retinue_worker.runtime.load` needs beside the artifact."""
     classes = result["classes"]
-    outputs = outputs_of(request.task, request.target, _label_dtype(classes), len(classes or request.quantiles))
+    width = len(classes or request.quantiles or request.targets)
+    outputs = outputs_of(request.task, request.target, _label_dtype(classes), width)
     return {
         "task": request.task,
         "target": request.target,
@@ -329,7 +342,7 @@ def signature_of(request: TrainRequest, result: Mapping[str, Json]) -> dict[str,
         "container": result["container"],
         "trusted": result["trusted"],
         "onnx": result["onnx"],
-        **({"quantiles": list(request.quantiles)} if request.quantiles else {}),
+        **_wide(request),
     }
 
 
@@ -351,39 +364,3 @@ def _reason(request: TrainRequest, result: Mapping[str, Json]) -> str | None:
     """Why there is no conversion; when converters were not to be had, that is the better reason."""
     reason: str | None = result["reason"]
     return request.no_overlay if reason and request.overlay is None and request.no_overlay else reason
-
-
-# ------------------------------------------------------------------------------------------------ what went wrong, told
-_LIMIT_HINT = "Make the training smaller, or raise `limits:` of the model."
-_DIED_HINT = "Native code crashed or the code ended the process: the end of the log may tell; then run `retinue apply`."
-_HINTS = {
-    "FileNotFoundError": "Training sees only its bundle: name the file under `files:`, or its table under `data:`.",
-    "ModuleNotFoundError": "Add the package to the environment's requirements; modules of the project need nothing.",
-    "MemoryError": _LIMIT_HINT,
-}
-
-
-def _in_words(result: Mapping[str, Json], model: str, log: Path) -> TrainingError:
-    """The error that a trainer reported: the user's own lines first, then the exception, then the end of the log."""
-    if result["error"] != "raised":
-        return TrainingError(_about(model, result["message"]), hint=result.get("hint"))
-    frames = result["frames"]
-    lines = [f"{frame['file']}:{frame['line']} in {frame['in']}: {frame['text']}" for frame in frames]
-    text = "\n  ".join([_about(model, f"{result.get('what', 'training')} raised {result['message']}"), *reversed(lines)])
-    where = f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else None
-    return TrainingError(text + _tail(log), where=where, hint=result.get("hint") or _HINTS.get(result["type"]))
-
-
-def _about(model: str, text: str) -> str:
-    return f"{model}: {text}" if model else text
-
-
-def _tail(log: Path, lines: int = 5) -> str:
-    """The last lines that training printed before its own traceback, indented; empty when it printed nothing."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 64 * 1024))
-        text = file.read().decode("utf-8", "replace")
-    kept = [line for line in text.partition("Traceback (most recent call last):")[0].splitlines() if line.strip()]
-    return "".join(f"\n  log: {line[:200]}" for line in kept[-lines:])

@@ -168,8 +168,10 @@ def _named(line: list[Json]) -> set[str]:
 
 
 def _mentioned(line: list[Json]) -> set[str]:
-    """Every digest in a definition or manifest: some are artifacts (a model from outside, tests), most are hashes."""
+    """Every digest in a definition, manifest or publication: some are artifacts, most are hashes."""
     table, row = line
+    if table == "publications":
+        return {row["digest"]}
     column = {"definitions": "body", "versions": "manifest"}.get(table)
     return bytes_in(json.loads(row[column])) if column else set()
 

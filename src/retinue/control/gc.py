@@ -75,7 +75,7 @@ class Collector:
         pinned = pinned_versions(self.registry, portfolios, versions, self.keep)
         kept = [version for version in versions if version.id in pinned]
         definitions = self.registry.definitions({version.definition for version in kept})
-        needed = served | {d.bundle for d in definitions.values()}
+        needed = served | self.dump.published() | {d.bundle for d in definitions.values()}
         for definition in definitions.values():
             needed |= bytes_in(definition.body)
         for version in kept:

@@ -6,12 +6,21 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from retinue.core.contract import DType
+from retinue.core.contract import NUMERIC, DType
 from retinue.core.portfolio import ModelSpec
 
 Json = Any
-FORMATS: tuple[str, ...] = ("onnx", "skops")
-_ENDINGS = {".onnx": "onnx", ".skops": "skops"}
+FORMATS: tuple[str, ...] = ("onnx", "skops", "xgboost", "lightgbm", "catboost")
+PUBLISHED = "published"
+"""What `artifact:` says of a model whose artifact is handed over by `retinue publish`."""
+_ENDINGS = {
+    ".onnx": "onnx",
+    ".skops": "skops",
+    ".ubj": "xgboost",
+    ".json": "xgboost",
+    ".txt": "lightgbm",
+    ".cbm": "catboost",
+}
 _PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill")
 _PICKLED = re.compile(rb"\x80[\x02-\x05]")
 PICKLE_WHY = "it is a pickle: loading one runs whatever code is in it"
@@ -61,5 +70,5 @@ def label_dtype(classes: tuple[Json, ...]) -> DType:
 def declared_columns(spec: ModelSpec) -> dict[str, DType]:
     """The column types of a model without data, as they were declared; the target has the type of its classes."""
     found: dict[str, DType] = dict(spec.types)
-    found[spec.target] = "FP64" if spec.task == "regression" else label_dtype(spec.classes)
+    found[spec.target] = "FP64" if spec.task in NUMERIC else label_dtype(spec.classes)
     return found

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from retinue.core import outside
+from retinue.core.contract import NUMERIC
 from retinue.core.portfolio import ModelSpec
 
 Note = Callable[[str, str, str | None], None]
@@ -26,6 +27,8 @@ def check(spec: ModelSpec, note: Note) -> None:
 
 
 def _artifact(spec: ModelSpec, artifact: str, note: Note) -> None:
+    if artifact == outside.PUBLISHED:
+        return  # what is published is looked at when it is handed over
     if outside.named_pickle(artifact):
         note(f"{artifact} is refused: {outside.PICKLE_WHY}", "artifact", outside.PICKLE_HINT)
         return
@@ -34,10 +37,8 @@ def _artifact(spec: ModelSpec, artifact: str, note: Note) -> None:
         note(f"artifacts behind {scheme[0]} are not read", "artifact", "Give a path or s3://….")
     format_ = outside.known_format(artifact, spec.format)
     if format_ is None:
-        note(f"the format of {artifact} is not known from its ending", "artifact", "Add `format: onnx` or `skops`.")
-    elif format_ not in outside.FORMATS:
-        hint = "Export it to ONNX, or train it here: `train: module:function`."
-        note(f"{format_} artifacts are known, but not carried out by this Retinue", "format", hint)
+        hint = f"Add `format:` with one of {', '.join(outside.FORMATS)}."
+        note(f"the format of {artifact} is not known from its ending", "artifact", hint)
     elif format_ != "onnx" and not spec.environment:
         note(f"a {format_} model runs in an environment", "artifact", "Add `environment: NAME`.")
 
@@ -46,9 +47,9 @@ def _without_data(spec: ModelSpec, note: Note) -> None:
     if not spec.types:
         hint = f"Write features: {{{spec.features[0]}: FP64, …}}, or name `data`." if spec.features else None
         note("without `data`, features need their types", "features", hint)
-    if spec.task == "regression" and not spec.target:
+    if spec.task in NUMERIC and not spec.target:
         note("`target` is missing: it names the output", "task", "Add `target: NAME`.")
-    if spec.task != "regression" and not spec.classes:
+    if spec.task not in NUMERIC and not spec.classes:
         note("without `data`, the classes are not known", "task", "Add `classes: [false, true]`.")
     if spec.task == "binary" and spec.classes and len(spec.classes) != 2:
         note(f"binary, but {len(spec.classes)} classes", "classes", "Write two, or `task: multiclass`.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from retinue.core.access import ClientRecord
+from retinue.core.publication import Publication
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -108,6 +109,12 @@ class RegistryReader(Protocol):
     def clients(self, portfolio: str) -> list[ClientRecord]:
         """All clients with their keys, revoked ones too, by name."""
 
+    def published(self, portfolio: str) -> dict[str, Publication]:
+        """The newest publication of each model that has any, in one query."""
+
+    def publications(self, portfolio: str, model: str, limit: int = 50) -> list[Publication]:
+        """What was published for a model, newest first."""
+
 
 class Registry(RegistryReader, Protocol):
     """The whole registry."""
@@ -171,6 +178,9 @@ class Registry(RegistryReader, Protocol):
         self, portfolio: str, client: ClientRecord, *, expected: ClientRecord | None, audit: AuditRow
     ) -> None:
         """Record a client if it still is `expected` (None: there is none), with the act, else ConflictError."""
+
+    def publish(self, portfolio: str, publication: Publication, *, audit: AuditRow) -> bool:
+        """Record a publication with the act; False, and nothing, if the model's newest one says the same."""
 
 
 class Artifacts(Protocol):

@@ -30,6 +30,7 @@ from retinue.core.state import (
 from retinue.store import registry_landing as rules
 from retinue.store import registry_rows as rows
 from retinue.store.base import Pair
+from retinue.store.fake_publications import MemoryPublications
 
 Place = tuple[str, str]
 """(portfolio, stage)"""
@@ -44,7 +45,7 @@ class _Stage:
     fence: int = 0
 
 
-class MemoryRegistry:
+class MemoryRegistry(MemoryPublications):
     """Implements `store.base.Registry` in memory."""
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class MemoryRegistry:
         self._settings: dict[str, list[SettingsRevision]] = {}
         self._audit: list[tuple[str, AuditRow]] = []
         self._clients: dict[tuple[str, str], str] = {}  # (portfolio, name) → body
+        super().__init__()
         self._last_hold = 0
 
     def close(self) -> None:

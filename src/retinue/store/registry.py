@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from retinue.core.access import ClientRecord
+from retinue.core.publication import Publication
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -216,6 +217,18 @@ class SqlRegistry(SqlReader):
             else:
                 connection.execute(update(t.clients).where(here).values(body=body))
             connection.execute(insert(t.audit), rows.audit_row(portfolio, audit))
+
+    def publish(self, portfolio: str, publication: Publication, *, audit: AuditRow) -> bool:
+        """Record a publication with the act; False, and nothing, if the model's newest one says the same."""
+        c = t.publications.c
+        newest = select(t.publications).where(c.portfolio == portfolio, c.model == publication.model)
+        with self._writing() as connection:
+            row = connection.execute(newest.order_by(c.seq.desc()).limit(1)).mappings().first()
+            if row is not None and rows.publication_of(dict(row)).says() == publication.says():
+                return False
+            connection.execute(insert(t.publications), rows.publication_row(portfolio, publication))
+            connection.execute(insert(t.audit), rows.audit_row(portfolio, audit))
+            return True
 
 
 def _add_missing(connection: Connection, table: Table, values: list[dict[str, Any]]) -> None:

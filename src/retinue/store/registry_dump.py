@@ -42,6 +42,12 @@ class Dump:
             found.setdefault(row["portfolio"], []).append(row["stage"])
         return found
 
+    def published(self) -> set[str]:
+        """Digests of the newest publication of every model of every portfolio: what their files wish."""
+        c = t.publications.c
+        newest = select(func.max(c.seq)).group_by(c.portfolio, c.model)
+        return {row["digest"] for row in self.registry._all(select(c.digest).where(c.seq.in_(newest)))}
+
     def lines(self) -> Iterator[bytes]:
         """All rows as they are at one moment, a line each."""
         with self.registry._reading() as connection:

@@ -14,7 +14,7 @@ from typing import Any
 
 from retinue.core.identity import digest
 
-REVISION = "0002"
+REVISION = "0003"
 """The schema this Retinue speaks: the number of the newest file in migrations/versions."""
 
 QUERIES = (

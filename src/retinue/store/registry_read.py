@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, text, tuple_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from retinue.core.access import ClientRecord
+from retinue.core.publication import Publication
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -272,3 +273,16 @@ class SqlReader:
         """All clients with their keys, revoked ones too, by name."""
         query = select(t.clients).where(t.clients.c.portfolio == portfolio).order_by(bytewise(t.clients.c.name))
         return [rows.client_of(row) for row in self._all(query)]
+
+    def published(self, portfolio: str) -> dict[str, Publication]:
+        """The newest publication of each model that has any."""
+        c = t.publications.c
+        newest = select(func.max(c.seq)).where(c.portfolio == portfolio).group_by(c.model)
+        query = select(t.publications).where(c.seq.in_(newest)).order_by(bytewise(c.model))
+        return {row["model"]: rows.publication_of(row) for row in self._all(query)}
+
+    def publications(self, portfolio: str, model: str, limit: int = 50) -> list[Publication]:
+        """What was published for a model, newest first."""
+        c = t.publications.c
+        query = select(t.publications).where(c.portfolio == portfolio, c.model == model)
+        return [rows.publication_of(row) for row in self._all(query.order_by(c.seq.desc()).limit(limit))]

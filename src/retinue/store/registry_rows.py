@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from retinue.core import access
 from retinue.core.errors import StateError, StateUnavailableError
 from retinue.core.identity import canonical, digest_bytes
+from retinue.core.publication import Publication
 from retinue.core.state import (
     ApplyRecord,
     AuditRow,
@@ -257,6 +258,19 @@ def apply_row(value: ApplyRecord) -> dict[str, Any]:
 def settings_of(row: Row) -> SettingsRevision:
     """From a row of `settings`."""
     return SettingsRevision(row["revision"], unpack(row["body"]), row["created"])
+
+
+def publication_of(row: Row) -> Publication:
+    """From a row of `publications`."""
+    names = ("why", "who", "created")
+    told = (row[name] for name in names)
+    return Publication(row["model"], row["digest"], row["format"], row["size"], unpack(row["claimed"]), *told)
+
+
+def publication_row(portfolio: str, value: Publication) -> dict[str, Any]:
+    """A row of `publications`."""
+    names = ("model", "digest", "format", "size", "why", "who", "created")
+    return {"portfolio": portfolio, "claimed": pack(value.claimed), **{name: getattr(value, name) for name in names}}
 
 
 def client_of(row: Row) -> access.ClientRecord:

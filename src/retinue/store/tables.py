@@ -7,6 +7,7 @@ canonical text, so that equal values are equal bytes in every database. A change
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ForeignKey,
     ForeignKeyConstraint,
@@ -208,3 +209,13 @@ audit = Table(
 
 # One row a client: what it may and its keys' digests, replaced as a whole if it still is what was read.
 clients = Table("clients", metadata, _text("portfolio", key=True), _text("name", key=True), _text("body"))
+
+# What was handed over for models of `artifact: published`; the newest row of a model is what its file wishes.
+publications = Table(
+    "publications",
+    metadata,
+    _seq(),
+    *map(_text, ("portfolio", "model", "digest", "format", "claimed", "why", "who", "created")),
+    Column("size", BigInteger, nullable=False),
+    Index(None, "portfolio", "model"),
+)
