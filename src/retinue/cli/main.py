@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from retinue.cli import (
     commands_db,
     commands_journal,
     commands_keep,
+    commands_publish,
     commands_logs,
     commands_look,
     commands_score,
@@ -56,6 +58,7 @@ for room in (
     commands_clients,
     commands_db,
     commands_keep,
+    commands_publish,
 ):
     room.register(app)
 
@@ -130,13 +133,27 @@ def _wrong_usage(error: Exception, frame: Frame) -> int:
     return USAGE
 
 
+def _ends_soon(arguments: list[str]) -> bool:
+    """Whether a command only looks: it drops next to nothing before it ends, and has no circles worth a search."""
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("-f", "--file"):
+            next(rest, None)
+        elif not argument.startswith("-"):
+            return argument in ("plan", "status", "history", "diff", "show", "why", "validate")
+    return False
+
+
 def main() -> None:
     """The console entry point."""
+    if _ends_soon(sys.argv[1:]):
+        gc.disable()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")  # a terminal without × or → shows ? instead of failing
     code = run(sys.argv[1:])
+    gc.freeze()  # what is left goes with the process: a last search through it would be for nothing
     sys.exit(code if code != DONE else None)
 
 
