@@ -10,7 +10,7 @@ from typing import Any
 
 from retinue_worker import booster_artifact, boosters
 
-NUMERIC = ("regression", "quantiles")
+NUMERIC = ("regression", "quantiles", "forecast")
 _SAFE = ("sklearn", "numpy", "scipy", *boosters.FRAMEWORKS)
 # a partial is only a shell, a container only holds: what is in them is listed by itself
 _SHELLS = ("functools.partial", "collections.OrderedDict", "collections.defaultdict")

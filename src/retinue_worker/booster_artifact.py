@@ -27,7 +27,9 @@ def keep(model: Any, framework: str, request: dict[str, Any], seen: list[Any]) -
     if not _fitted(model, framework):
         raise MisfitError(f"the {name} that was returned is not fitted", "Call its `fit` before returning it.")
     data, found = _parts(model, framework)
-    wrong = boosters.misfit(found, request["task"], list(request["features"]), request.get("quantiles"))
+    wrong = boosters.misfit(
+        found, request["task"], list(request["features"]), request.get("quantiles") or request.get("steps")
+    )
     if wrong is not None:
         raise MisfitError(wrong, _hint(found, wrong))
     lost = [

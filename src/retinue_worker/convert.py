@@ -80,10 +80,10 @@ def _attempt(model: Any, request: dict[str, Any], container: str, way: tuple[str
         model,
         "retinue",  # the default is a new UUID each time
         [(item["name"], makers[item["dtype"]]([None, len(item["features"])])) for item in inputs],
-        options=None if task in ("regression", "quantiles") else {"zipmap": False},
+        options=None if task in ("regression", "quantiles", "forecast") else {"zipmap": False},
     )
     given = [output.name for output in graph.graph.output]
-    wanted = [request["target"]] if task in ("regression", "quantiles") else ["label", "probability"]
+    wanted = [request["target"]] if task in ("regression", "quantiles", "forecast") else ["label", "probability"]
     outputs = {name: given[index] for index, name in enumerate(wanted)}
     # the converter may spell names its own way, in the order that was given
     for index, item in enumerate(graph.graph.input):

@@ -16,7 +16,8 @@ class TrainingJob:
     """One training: the tables without their holdout, the parameters of the model, a seed.
 
     `data` maps table names to `pyarrow.Table`; `labels` is the feedback since the last build (a table) or None;
-    `files` is a folder: what is written there is kept with the version.
+    `files` is a folder: what is written there is kept with the version. `targets` are the columns to predict: the
+    target, or of a forecast the target of each step ahead, in order.
     """
 
     data: dict[str, Any]
@@ -27,6 +28,7 @@ class TrainingJob:
     task: str
     files: Path
     labels: Any = None
+    targets: tuple[str, ...] = ()
     logged: dict[str, Any] = field(default_factory=dict)
 
     def log(self, **values: Any) -> None:

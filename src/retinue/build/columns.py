@@ -88,7 +88,13 @@ def upstream_rows(need: Need, upstream_features: Sequence[str], table: Table) ->
 
 
 def target_values(table: Table, spec: ModelSpec) -> Array:
-    """The target [n]: float64 for regression; otherwise labels as bool, int64, float64 or str objects."""
+    """The target [n]: float64 for numbers; otherwise labels as bool, int64, float64 or str objects.
+
+    Of a forecast [n, horizon], the targets of the steps.
+    """
+    if spec.task == "forecast":
+        steps = to_columns(table, spec.forecast.steps(spec.target))
+        return np.column_stack([values.astype(np.float64) for values in steps.values()])
     values = to_columns(table, [spec.target])[spec.target]
     return values.astype(np.float64) if spec.task in NUMERIC else values
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from retinue.build.columns import Table, to_columns
 from retinue.build.folds import Fold, HashFold, Mask, held_out, in_fold
+from retinue.build.forecast import Scales, irregular, naive_scales, scale_of, with_steps
 from retinue.core.contract import NUMERIC
 from retinue.core.errors import DataError
 from retinue.core.portfolio import DataUse, ModelSpec, TableSpec
@@ -27,7 +28,8 @@ ECHO_ROWS = 100
 class DataSet:
     """Tables of one build. `train` by table name (the first of the model's data is `primary`), `holdout` rows of
     the primary table; both hold features (without columns of `needs`), target, time, key and the extra columns.
-    `dropped` counts the primary's rows that were left out, by reason."""
+    `dropped` counts the primary's rows that were left out, by reason. Of a forecast both hold the targets of its
+    steps, and `scale` [holdout, 2] is what its errors are scaled by."""
 
     primary: str
     time: str | None
@@ -35,6 +37,8 @@ class DataSet:
     train: Mapping[str, Table]
     holdout: Table
     dropped: Mapping[str, int]
+    scale: Mask | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,16 @@ def split(catalog: Tables, spec: ModelSpec, pin: Pin, cutoff: str | None, extra_
     """
     job = _job(catalog, spec, pin, cutoff, extra_columns)
     rows, dropped = _training_rows(job)
-    holdout, unlabelled = _labelled(_holdout_rows(job), spec.target)
-    dropped["holdout: target missing"] = unlabelled
+    holdout = _holdout_rows(job)
+    if spec.task == "forecast":
+        holdout = with_steps(holdout, spec, str(job.table.time), dropped, "holdout: ")
+    else:
+        holdout, dropped["holdout: target missing"] = _labelled(holdout, spec.target)
     _enough(job, rows, holdout, dropped)
     _refuse_echo(job, rows)
     train = {job.table.name: rows, **_further(job)}
-    return DataSet(job.table.name, job.table.time, job.table.key, train, holdout, dropped)
+    data = DataSet(job.table.name, job.table.time, job.table.key, train, holdout, dropped)
+    return _scaled(job, data) if spec.task == "forecast" else data
 
 
 def training(
@@ -108,19 +116,51 @@ def training(
     return tables
 
 
+def scales(catalog: Tables, spec: ModelSpec, pin: Pin, cutoff: str) -> Scales:
+    """The errors of the seasonal naive forecast on what is known of each series at `cutoff`."""
+    return naive_scales(_known_rows(_series_job(_job(catalog, spec, pin, cutoff, ())))[0], spec, _time(catalog, spec))
+
+
+def _time(catalog: Tables, spec: ModelSpec) -> str:
+    return str(catalog.spec(spec.data[0].table).time)
+
+
+def _series_job(job: _Job) -> _Job:
+    """The same, of the columns only that make up series."""
+    return replace(job, columns=tuple(dict.fromkeys([*job.spec.forecast.series, job.spec.target, str(job.table.time)])))
+
+
+def _scaled(job: _Job, data: DataSet) -> DataSet:
+    """The data of a forecast with the scale of its errors, and what people should know of its rows."""
+    rows, time = _known_rows(_series_job(job))[0], str(job.table.time)
+    odd = irregular(rows, job.spec, time) if job.spec.forecast.every is None else 0
+    text = f"{odd:,} rows follow the one before by another time than most do; a step is a row: say `every` if not"
+    scale = scale_of(data.holdout, job.spec, naive_scales(rows, job.spec, time))
+    return replace(data, scale=scale, notes=(text,) if odd else ())
+
+
 def primary_columns(spec: ModelSpec, table: TableSpec, extra_columns: Sequence[str] = ()) -> tuple[str, ...]:
     """The columns that a build reads of its primary table: own features, target, time, key, extra columns."""
     needed = {need.column for need in spec.needs}
     own = [f for f in spec.features if f not in needed]
-    return tuple(dict.fromkeys(c for c in [*own, *extra_columns, spec.target, table.time, table.key] if c is not None))
+    series = spec.forecast.series
+    named = [*own, *extra_columns, *series, spec.target, table.time, table.key]
+    return tuple(dict.fromkeys(c for c in named if c is not None))
 
 
 def _job(catalog: Tables, spec: ModelSpec, pin: Pin, cutoff: str | None, extra: Sequence[str]) -> _Job:
     table = catalog.spec(spec.data[0].table)
     columns = primary_columns(spec, table, extra)
     types = catalog.columns(table.name)
-    _check_features(spec, table, [c for c in columns if c not in (spec.target, table.time, table.key)], types)
+    series = set(spec.forecast.series) - set(spec.features)
+    _check_features(spec, table, [c for c in columns if c not in (spec.target, table.time, table.key, *series)], types)
     _check_target(spec, table, types)
+    if spec.task == "forecast" and table.time is None:
+        raise DataError(
+            f"{spec.name} is a forecast, but {table.name} has no time",
+            where=spec.where,
+            hint=f"Declare `time` of {table.name}: the next rows are those that follow in time.",
+        )
     if table.time is not None:
         if spec.holdout.by is not None:
             raise DataError(
@@ -176,6 +216,15 @@ def _check_target(spec: ModelSpec, table: TableSpec, types: Mapping[str, ColumnT
 
 def _training_rows(job: _Job) -> tuple[Table, dict[str, int]]:
     """The primary's rows that training may see, and how many were dropped why."""
+    rows, dropped = _known_rows(job)
+    if job.spec.task == "forecast":
+        return with_steps(rows, job.spec, str(job.table.time), dropped), dropped
+    rows, dropped["target missing"] = _labelled(rows, job.spec.target)
+    return rows, dropped
+
+
+def _known_rows(job: _Job) -> tuple[Table, dict[str, int]]:
+    """The same with the rows whose target is missing."""
     target, dropped = job.spec.target, {"target not yet known": 0}
     args = (job.table.name, job.columns, job.use.filters, job.pin)
     if job.by is not None:
@@ -191,7 +240,6 @@ def _training_rows(job: _Job) -> tuple[Table, dict[str, int]]:
             )
             dropped["target not yet known"] = int((~known).sum())
             rows = _keep(rows, known)
-    rows, dropped["target missing"] = _labelled(rows, target)
     return rows, dropped
 
 
@@ -292,6 +340,10 @@ def _refuse_echo(job: _Job, rows: Table) -> None:
     """Refuse a feature that tells the target exactly: the target under another name, or from a second table."""
     if rows.num_rows < ECHO_ROWS:
         return
+    if job.spec.task == "forecast":
+        for target in job.spec.forecast.steps(job.spec.target):
+            _refuse_same(job, rows, target)
+        return
     truth = _codes(rows.column(job.spec.target))
     classes = len(np.unique(truth))
     if classes < 2:
@@ -305,12 +357,25 @@ def _refuse_echo(job: _Job, rows: Table) -> None:
             pairs = len(np.unique(codes * classes + truth))
             same = len(np.unique(codes)) == classes == pairs
         if same:
-            raise DataError(
-                f"the feature {name} of {job.spec.name} tells its target {job.spec.target} exactly in all "
-                f"{rows.num_rows} training rows: it is the answer, not a hint",
-                where=job.spec.where,
-                hint=f"Remove {name} from the features; a request would not know it.",
-            )
+            raise _echo(job, name, job.spec.target, rows.num_rows)
+
+
+def _refuse_same(job: _Job, rows: Table, target: str) -> None:
+    """The same for one step of a forecast, whose features may be the target of the row itself."""
+    if len(rows.column(target).unique()) < 2:
+        return
+    for name in (n for n in job.spec.features if n in rows.column_names):
+        if _same_numbers(rows, name, target):
+            raise _echo(job, name, target, rows.num_rows)
+
+
+def _echo(job: _Job, name: str, target: str, rows: int) -> DataError:
+    return DataError(
+        f"the feature {name} of {job.spec.name} tells its target {target} exactly in all "
+        f"{rows} training rows: it is the answer, not a hint",
+        where=job.spec.where,
+        hint=f"Remove {name} from the features; a request would not know it.",
+    )
 
 
 def _same_numbers(rows: Table, name: str, target: str) -> bool:

@@ -43,7 +43,8 @@ class Case:
     """All that the gates need of one version.
 
     `columns` are the holdout rows (at least the schema's inputs), `truth` [n] the target as labels or numbers, with
-    None or NaN where unknown. `outputs` and `champion` are answers for these rows by contract name; `champion` is
+    None or NaN where unknown (of a forecast [n, horizon]).
+    `outputs` and `champion` are answers for these rows by contract name; `champion` is
     None when there is none or it cannot answer them, and `champion_classes` is None when they equal `classes`.
     `keys` [n] groups rows that are not independent. `predict` is the model that will serve; `size` its bytes.
     """
@@ -62,6 +63,7 @@ class Case:
     keys: Array | None = None
     champion: Columns | None = None
     champion_classes: tuple[Label, ...] | None = None
+    scale: Array | None = None  # of a forecast, see `Scored`
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def _size(found: int, allowed: int) -> GateResult:
 
 def _metric_results(case: Case, rng: np.random.Generator) -> tuple[list[GateResult], dict[str, float]]:
     try:
-        challenger = scored(case.task, case.target, case.truth, case.outputs, case.classes)
+        challenger = scored(case.task, case.target, case.truth, case.outputs, case.classes, case.scale)
     except ValueError as error:
         return [
             failed(f"{gate.metric}.{side}", str(error), metric=gate.metric) for gate, side in _asked(case.gates)
@@ -207,6 +209,8 @@ def known_rows(case: Case) -> Array:
         return np.array(
             [v is not None and not (isinstance(v, float) and math.isnan(v)) for v in truth.tolist()], dtype=bool
         )
+    if truth.ndim == 2:
+        return np.asarray(~np.isnan(truth).any(axis=1))
     return np.asarray(~np.isnan(truth)) if truth.dtype.kind == "f" else np.ones(len(truth), dtype=bool)
 
 
@@ -216,9 +220,9 @@ def _champion(case: Case) -> Scored | None:
         return None
     classes = case.champion_classes or case.classes
     try:
-        if case.task in ("binary", "quantiles") and classes != case.classes:
-            return None  # the probability of another class, or another quantile, is no comparison
-        return scored(case.task, case.target, case.truth, _aligned(case, classes), case.classes)
+        if case.task in ("binary", "quantiles", "forecast") and classes != case.classes:
+            return None  # the probability of another class, another quantile, another horizon is no comparison
+        return scored(case.task, case.target, case.truth, _aligned(case, classes), case.classes, case.scale)
     except ValueError:
         return None
 
@@ -236,8 +240,17 @@ def _aligned(case: Case, classes: tuple[Label, ...] | None) -> Columns:
     return {**case.champion, "probability": ours}
 
 
-def scored(task: Task, target: str, truth: Array, outputs: Columns, classes: tuple[Label, ...] | None) -> Scored:
-    """Answers by contract name beside the truth, as metrics read them; `classes` are the levels of quantiles.
+def scored(
+    task: Task,
+    target: str,
+    truth: Array,
+    outputs: Columns,
+    classes: tuple[Label, ...] | None,
+    scale: Array | None = None,
+) -> Scored:
+    """Answers by contract name beside the truth, as metrics read them.
+
+    `classes` are the levels of quantiles and the steps of a forecast, of which `scale` is as `Scored` has it.
 
     Raises ValueError with a sentence for people when an output is lacking or has the wrong shape.
     """
@@ -246,12 +259,13 @@ def scored(task: Task, target: str, truth: Array, outputs: Columns, classes: tup
     if lacking:
         raise ValueError(f"the model gave no output {lacking[0]}")
     score = np.asarray(outputs[names[-1]], dtype=np.float64)
-    wide = task == "multiclass" or (task == "quantiles" and len(classes or ()) > 1)
+    wide = task == "multiclass" or (task in ("quantiles", "forecast") and len(classes or ()) > 1)
     shape = (len(truth), len(classes or ())) if wide else (len(truth),)
     if score.shape != shape or any(len(outputs[name]) != len(truth) for name in names):
         raise ValueError(f"{names[-1]} has shape {list(score.shape)}, not {list(shape)}")
     if task in NUMERIC:
         levels = tuple(float(str(level)) for level in classes or ()) if task == "quantiles" else ()
-        return Scored(task, np.asarray(truth, dtype=np.float64), score, np.empty(0, dtype=np.int64), levels)
+        score = score.reshape(np.shape(truth)) if task == "forecast" else score
+        return Scored(task, np.asarray(truth, dtype=np.float64), score, np.empty(0, dtype=np.int64), levels, scale)
     assert classes is not None, "a classification has classes"
     return Scored(task, encode(truth, classes), score, encode(outputs["label"], classes))

@@ -69,7 +69,7 @@ def _on_rows(case: Case, around: Around) -> list[GateResult]:
     named = [f"slices.{_by(g.by)}" for g in case.gates.slices] + [f"fairness.{_by(g.by)}" for g in case.gates.fairness]
     named += ["calibration.ece"] if case.gates.calibration is not None else []
     try:
-        found = scored(case.task, case.target, case.truth, case.outputs, case.classes)
+        found = scored(case.task, case.target, case.truth, case.outputs, case.classes, case.scale)
     except ValueError as error:
         return [failed(name, str(error)) for name in named]
     known = known_rows(case)

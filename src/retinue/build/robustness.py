@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from retinue.build.contract import Columns
 from retinue.build.evaluate import Case
+from retinue.core.contract import NUMERIC
 from retinue.core.errors import RetinueError
 from retinue.core.gate_specs import RobustnessGate
 from retinue.core.gates import GateResult, Interval, failed
@@ -70,7 +71,7 @@ def _extremes(case: Case, gate: RobustnessGate, rows: Array) -> GateResult:
     picked = rows[np.unique(np.linspace(0, len(rows) - 1, PROBED).astype(np.int64))]
     given, usual = _batch(case, picked), _answers(case, _batch(case, rows))
     bound = gate.bound * (_spread(usual) if gate.relative else 1.0)
-    low, high = (usual.min(), usual.max()) if case.task == "regression" else (0.0, 1.0)
+    low, high = (usual.min(), usual.max()) if case.task in NUMERIC else (0.0, 1.0)
     worst, where, probes = 0.0, "", 0
     for field in case.schema.inputs:
         if field.dtype not in ("FP64", "INT64"):
@@ -115,7 +116,7 @@ def _batch(case: Case, rows: Array) -> dict[str, Array]:
 def _answers(case: Case, batch: Columns) -> Array:
     """The numbers that a model answers with, [n, k]."""
     found = case.predict({name: column.copy() for name, column in batch.items()})
-    values = np.asarray(found[case.target if case.task == "regression" else "probability"], dtype=np.float64)
+    values = np.asarray(found[case.target if case.task in NUMERIC else "probability"], dtype=np.float64)
     return values if values.ndim == 2 else values[:, None]
 
 

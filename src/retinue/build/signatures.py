@@ -40,7 +40,9 @@ def required(evaluation: Evaluation, version: Version, spec: ModelSpec, champion
 
 
 def levels(signature: Mapping[str, Json]) -> tuple[Any, ...] | None:
-    """The classes of a signature, or its quantiles: what the columns of its output stand for."""
+    """The classes of a signature, its quantiles, or its steps ahead: what the columns of its output stand for."""
+    if "steps" in signature:
+        return tuple(range(1, len(signature["steps"]) + 1))
     found = signature["classes"] if signature["classes"] is not None else signature.get("quantiles")
     return tuple(found) if found is not None else None
 

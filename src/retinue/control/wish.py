@@ -288,7 +288,7 @@ class Wisher:
         table = self.portfolio.tables[spec.data[0].table]
         own = {c for c in (spec.target, table.time, table.key, spec.holdout.by) if c is not None}
         needed = {need.column for need in spec.needs}
-        return own | (set(spec.features) - needed) | set(request_fields(spec, specs))
+        return own | set(spec.forecast.series) | (set(spec.features) - needed) | set(request_fields(spec, specs))
 
     def _pinned(
         self,

@@ -15,8 +15,8 @@ DType = Literal["BOOL", "INT64", "FP64", "BYTES"]
 """The four types a column has on the wire. Narrower numbers are widened, text is BYTES (UTF-8)."""
 
 DTYPES: tuple[str, ...] = get_args(DType)
-Task = Literal["regression", "binary", "multiclass", "quantiles"]
-NUMERIC: tuple[Task, ...] = ("regression", "quantiles")
+Task = Literal["regression", "binary", "multiclass", "quantiles", "forecast"]
+NUMERIC: tuple[Task, ...] = ("regression", "quantiles", "forecast")
 """Tasks whose target is a number, and whose one output is named as the target."""
 TASKS: tuple[str, ...] = get_args(Task)
 Label = bool | int | float | str
@@ -68,14 +68,15 @@ class ColumnProfile:
 def outputs_of(task: Task, target: str, label_dtype: DType, classes: int) -> tuple[Field, ...]:
     """The outputs a task fixes: `<target>` for numbers, `label` and `probability` for classification.
 
-    For quantiles `<target>` has one column per quantile (`classes` of them), in rising order.
+    For quantiles `<target>` has one column per quantile (`classes` of them), in rising order; for a forecast one
+    per step of its horizon.
 
     For binary tasks `probability` has width 1: the probability of the second (true, larger) class;
     for multiclass it has one column per class, in the order of the version's `classes`.
     """
     if task == "regression":
         return (Field(target, "FP64", nullable=False),)
-    if task == "quantiles":
+    if task in ("quantiles", "forecast"):
         return (Field(target, "FP64", nullable=False, width=classes),)
     width = 1 if task == "binary" else classes
     return (

@@ -14,6 +14,7 @@ from typing import Any
 
 from retinue.core.contract import NUMERIC, DType, Field, Schema, outputs_of
 from retinue.core.errors import PortfolioError
+from retinue.core.forecast import NONE, column_problem
 from retinue.core.identity import canonical, short
 from retinue.core.plan import Why
 from retinue.core.portfolio import CutoffSpec, ModelSpec, TableSpec
@@ -129,6 +130,8 @@ def _outside(spec: ModelSpec, artifact: Mapping[str, Json] | None) -> dict[str, 
         found["quantiles"] = list(spec.quantiles)
     if spec.prepare is not None:
         found["prepare"] = spec.prepare
+    if spec.forecast != NONE:
+        found["forecast"] = spec.forecast.body()
     return found
 
 
@@ -162,7 +165,15 @@ def planned(spec: ModelSpec, columns: Mapping[str, str], upstreams: Mapping[str,
         for wanted, dtype in upstreams[need.model].request.items():
             field = mapping.get(wanted, wanted)
             request[field] = _check_mapped(spec, need.model, (wanted, dtype), field, columns)
-    outputs = outputs_of(spec.task, spec.target, _label_dtype(spec, columns), len(spec.quantiles))
+    wide = spec.forecast.horizon or len(spec.quantiles)
+    outputs = outputs_of(spec.task, spec.target, _label_dtype(spec, columns), wide)
+    problem = column_problem(spec.forecast, spec.target, columns)
+    if problem is not None:
+        raise PortfolioError(
+            f"model {spec.name} cannot be made of {spec.data[0].table}: {problem}",
+            where=spec.where,
+            hint=f"{spec.data[0].table} has: {', '.join(sorted(columns))}.",
+        )
     return Planned(Schema(tuple(inputs), outputs), request)
 
 
@@ -268,6 +279,8 @@ def differences(old: Mapping[str, Json], new: Mapping[str, Json]) -> tuple[Why, 
     texts = [_field_text(name, old[name], new[name]) for name in shape if old[name] != new[name]]
     if old.get("quantiles") != new.get("quantiles"):
         texts.append(_field_text("quantiles", old.get("quantiles"), new.get("quantiles")))
+    if old.get("forecast") != new.get("forecast"):
+        texts.append("forecast " + _mapping_text(old.get("forecast") or {}, new.get("forecast") or {}))
     if texts:
         found.append(Why("FEATURES", "; ".join(texts)))
     if old["lock"] != new["lock"]:

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from retinue.core.contract import Task
-from retinue.core.gate_specs import FURTHER, gates_body
+from retinue.core.gate_record import gates_body
+from retinue.core.gate_specs import FURTHER
 from retinue.core.identity import digest
 from retinue.core.portfolio import Gates, MetricGate
 from retinue.core.state import Verdict
@@ -56,12 +57,15 @@ METRICS: Mapping[str, MetricInfo] = {
         MetricInfo("average_precision", ("binary",), True, False, "probability", both_classes=True),
         MetricInfo("ece", ("binary",), False, False, "probability"),
         MetricInfo("f1_macro", ("multiclass",), True, False, "label"),
-        MetricInfo("mae", ("regression",), False, True, "value"),
-        MetricInfo("rmse", ("regression",), False, False, "value"),
+        MetricInfo("mae", ("regression", "forecast"), False, True, "value"),
+        MetricInfo("rmse", ("regression", "forecast"), False, False, "value"),
         MetricInfo("r2", ("regression",), True, False, "value"),
         MetricInfo("mape", ("regression",), False, False, "value"),
         MetricInfo("pinball", ("quantiles",), False, True, "value"),
         MetricInfo("coverage", ("quantiles",), True, True, "value"),
+        MetricInfo("mase", ("forecast",), False, False, "value"),
+        MetricInfo("rmsse", ("forecast",), False, False, "value"),
+        MetricInfo("wape", ("forecast",), False, False, "value"),
         MetricInfo("median_ae", ("regression",), False, False, "value"),
     )
 }
@@ -232,7 +236,7 @@ def total(results: Iterable[GateResult]) -> Verdict:
 def describe(result: GateResult) -> str:
     """One line for people: metric, estimate, interval, n, threshold, verdict, and the detail if there is one."""
     sides = {"min": "≥", "max": "≤"}
-    further = result.gate.partition(".")[0] in FURTHER
+    further = result.gate.partition(".")[0] in (*FURTHER, "backtest", "holdout")
     side = "≤" if further else sides.get(result.gate.rpartition(".")[2])
     parts = [f"{result.gate} {result.metric}".rstrip() if further else result.metric or result.gate]
     if result.estimate is not None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from retinue.core.checks import CheckSpec
 from retinue.core.contract import DType, Task
 from retinue.core.errors import Location
+from retinue.core.forecast import NONE, ForecastSpec
 from retinue.core.gate_specs import (
     CalibrationGate,
     FairnessGate,
@@ -191,6 +192,8 @@ class ModelSpec:
     classes: tuple[Json, ...] = ()  # declared classes, where no table tells them
     quantiles: tuple[float, ...] = ()  # of `task: quantiles`, rising
     prepare: str | None = None  # "package.module:function" over the features, wherever the model runs
+    forecast: ForecastSpec = NONE
+    approval: str | None = None  # the group that must approve each version before it lands
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from retinue.core.gates import metric_names
 from retinue.core.graph import cycle
 from retinue.core.portfolio import EndpointSpec, ModelSpec, ModelTemplate, Need
 from retinue.core.suggest import did_you_mean
-from retinue.loader import check_outside, check_prepare
+from retinue.loader import check_forecast, check_outside, check_prepare
 from retinue.loader.check_gates import gate_problems
 from retinue.loader.problems import SHAPE, Problems
 from retinue.loader.types import TEMPLATE
@@ -29,6 +29,7 @@ class Known:
     rollout: frozenset[str]
     retrain: frozenset[str]
     models: frozenset[str]
+    timeless: frozenset[str] = frozenset()  # tables that declare no `time`
 
 
 class Places:
@@ -151,8 +152,9 @@ class _ModelChecker:
             self.need(need, prefix)
         if touched("features", "needs", "target"):
             self.features(spec, prefix)
-        if touched("gates", "task", "target", "quantiles"):
+        if touched("gates", "task", "target", "quantiles", "forecast"):
             self.quantiles(spec, prefix)
+            check_forecast.check(spec, prefix, self.names.timeless, self.note)
             self.gates(spec, prefix)
         if spec.artifact is not None and changed is None:
             check_outside.check(spec, self.note)
@@ -212,6 +214,9 @@ class _ModelChecker:
         elif spec.task == "multiclass" and need.output == "probability":
             hint = "Write output: label; a feature is one value per row."
             self.note(f"`probability` of {need.model} has one value per class", f"{key}.output", hint)
+        elif spec.task == "forecast":
+            hint = f"Declare a regression of the step that you need: its target a lead of {spec.target} in a view."
+            self.note(f"{need.model} is a forecast: it has one value per step", key, hint)
         elif len(spec.quantiles) > 1:
             hint = "Declare a regression model of what you need; a feature is one value per row."
             self.note(f"{need.output!r} of {need.model} has one value per quantile", f"{key}.output", hint)

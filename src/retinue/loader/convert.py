@@ -35,7 +35,7 @@ from retinue.loader.schema_outside import OutsideModel
 from retinue.loader.shape import Shape
 
 _SAME = ("train", "prepare", "environment", "target", "task",
-         "semantics", "compile", "protect", "rollout", "retrain")  # fmt: skip
+         "semantics", "compile", "protect", "approval", "rollout", "retrain")  # fmt: skip
 _METADATA = ("owner", "description", "tags")
 _SETTINGS = ("monitor", "resources", "serve")
 _BODIES = ("limits", "holdout", *_SETTINGS)
@@ -128,6 +128,13 @@ def changes(shape: schema.ModelFields, *, in_family: bool) -> dict[str, Any]:
     """The fields of a ModelSpec that a shape sets, as `core.family.amend` takes them."""
     found = _given(shape, _SAME)
     found |= {key: tuple(value) for key, value in _given(shape, ("features", "files", "quantiles")).items()}
+    ahead = _given(shape, ("horizon", "season", "every"))
+    if shape.series is not None:
+        ahead["series"] = tuple(shape.series)
+    if shape.backtest is not None:
+        ahead["folds"] = shape.backtest.folds
+    if ahead:
+        found["forecast"] = ahead
     if shape.params is not None:
         found["params"] = shape.params
     if shape.data is not None:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from retinue.loader.problems import LATER, Problems
 from retinue.loader.read import Entry, Node
 
 _MODEL_KEYS: Mapping[str, str] = {
     "remote": "models served elsewhere are not carried out yet; give `train: module:function`",
-    "approval": "human approval is not carried out yet; review the saved plan instead (`plan --out`)",
     "trust": "pickled artifacts are not taken; save as ONNX or skops and name it under `artifact`",
 }
+_POLICY_APPROVAL = "say it of the model, or of all under `defaults`: `approval: required by GROUP`"
 _GATES: Mapping[str, str] = {
     "parity": "parity of the compiled model is always proved; say `compile: require` to insist on it",
 }
 _DATA: Mapping[str, str] = {
     "url": "name it in [connections.NAME] of retinue.toml and say `connection: NAME` with a `query`",
 }
-_TASKS: Mapping[str, str] = {
-    "forecast": "declare it as regression over lagged features",
-}
 LATER_KEYS: Mapping[str, Mapping[str, str]] = {
     "models.NAME": _MODEL_KEYS,
     "models.NAME.gates": _GATES,
     "data.NAME": _DATA,
-    "policies.rollout.NAME": {"approval": _MODEL_KEYS["approval"]},
+    "policies.rollout.NAME": {"approval": _POLICY_APPROVAL},
 }
 """Known keys that are refused, by the place where they stand, with what to do instead."""
 
@@ -56,9 +53,8 @@ def _find(root: Node) -> Iterator[tuple[tuple[str, ...], Entry, str]]:
             {"submit": "give `train: module:function`, or save the result and name it: `artifact: PATH`"},
             whole=True,
         )
-        yield from _values(root, (*model, "task"), _task)
     yield from _keys(root, ("data", "*"), _DATA)
-    yield from _keys(root, ("policies", "rollout", "*"), {"approval": _MODEL_KEYS["approval"]})
+    yield from _keys(root, ("policies", "rollout", "*"), {"approval": _POLICY_APPROVAL})
 
 
 def _keys(
@@ -70,15 +66,6 @@ def _keys(
                 yield (path if whole else (*path, name)), entry, reasons[name]
 
 
-def _values(
-    root: Node, pattern: tuple[str, ...], reason: Callable[[str], str | None]
-) -> Iterator[tuple[tuple[str, ...], Entry, str]]:
-    for path, entry in _at(root, pattern):
-        found = reason(entry.node.text or "")
-        if found is not None:
-            yield path, entry, found
-
-
 def _at(node: Node, pattern: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Entry]]:
     first, *rest = pattern
     for name, entry in (node.entries or {}).items():
@@ -88,10 +75,6 @@ def _at(node: Node, pattern: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
             else:
                 for path, inner in _at(entry.node, tuple(rest)):
                     yield (name, *path), inner
-
-
-def _task(text: str) -> str | None:
-    return _TASKS.get(text)
 
 
 def _drop(node: Node, path: tuple[str, ...]) -> Node:

@@ -67,6 +67,7 @@ class _Loader:
             rollout=frozenset(self.names("policies", "rollout")),
             retrain=frozenset(self.names("policies", "retrain")),
             models=frozenset(self.names("models")),
+            timeless=frozenset(name for name, table in tables.items() if table.time is None),
         )
         models = self.templates(shapes, known)
         endpoints = self.section("endpoints", schema.Endpoint, convert.endpoint)

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, mode
 
 from retinue.core.contract import Task
 from retinue.loader.schema_data import Listed, Table
+from retinue.loader.schema_forecast import Backtest, Every, Horizon, Season
 from retinue.loader.schema_gates import (
     Calibration,
     FairnessValue,
@@ -22,6 +23,7 @@ from retinue.loader.schema_gates import (
 from retinue.loader.schema_serving import Cache, Journal, Serve
 from retinue.loader.shape import Shape, needed, opt
 from retinue.loader.types import (
+    Approval,
     Duration,
     Expected,
     Margin,
@@ -224,7 +226,7 @@ class ModelFields(Shape):
     )
     environment: Text | None = opt("Name of an environment.", "yes")
     data: DataValue | None = opt("Table, list of tables (the first holds the rows), or {table: {where: …}}.", "yes")
-    task: Task | None = opt("regression, quantiles, binary or multiclass.", "yes")
+    task: Task | None = opt("regression, forecast, quantiles, binary or multiclass.", "yes")
     features: SomeTexts | None = opt("Columns in order, those from `needs` too.", "yes")
     target: Text | None = opt("Column to predict.", "yes")
     needs: NeedsValue | None = opt("Upstream models whose output becomes a column.", "yes")
@@ -235,7 +237,13 @@ class ModelFields(Shape):
     limits: LimitsShape | None = opt("Bounds of one training.")
     semantics: Annotated[int, Field(ge=1)] | None = opt("Raise it when meaning changes but types don't.", "yes")
     quantiles: list[Annotated[float, Field(gt=0, lt=1)]] | None = opt("Of `task: quantiles`, rising.", "yes")
+    horizon: Horizon | None = opt("Of `task: forecast`: how many steps ahead are predicted.", "yes")
+    series: SomeTexts | None = opt("Of `task: forecast`: columns that tell series apart; default: one series.", "yes")
+    season: Season | None = opt("Of `task: forecast`: steps after which the naive forecast repeats; default 1.", "yes")
+    every: Every | None = opt("Of `task: forecast`: length of a step; default: a step is a row.", "yes")
+    backtest: Backtest | None = opt("Of `task: forecast`: metrics per fold and step, in the evidence.", "yes")
     compile: Literal["auto", "require", "forbid"] | None = opt("Compilation to ONNX; default auto.", "yes")
+    approval: Approval | None = opt("Who must approve each version before it lands: `required by GROUP`.")
     protect: bool | None = opt("Never removed unless named; default false.")
     rollout: Text | None = opt("Name of a rollout policy.")
     retrain: Text | None = opt("Name of a retrain policy.")
@@ -301,7 +309,7 @@ class Model(ModelFields):
         "Table, list of tables (the first holds the rows that are predicted), or {table: {where: {column: value}}}.",
         "yes",
     )
-    task: Task = needed("regression, quantiles, binary or multiclass.", "yes")
+    task: Task = needed("regression, forecast, quantiles, binary or multiclass.", "yes")
     features: SomeTexts = needed("Columns in order; those from `needs` are listed too.", "yes")
     target: Text = needed("Column to predict.", "yes")
     for_each: ForEachValue | None = opt(
@@ -357,17 +365,3 @@ class Main(Shape):
     defaults: dict[str, Any] = Field(default={})
     models: dict[str, Any] = Field(default={})
     endpoints: dict[str, Any] = Field(default={})
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a portfolio file, for editors."""
-    from retinue.loader.schema_outside import OutsideModel  # it builds upon this module
-
-    schema = PortfolioFile.model_json_schema()
-    outside = OutsideModel.model_json_schema()
-    schema["$defs"] |= {**outside.pop("$defs"), "OutsideModel": outside}
-    arms = [{"$ref": "#/$defs/Model"}, {"$ref": "#/$defs/OutsideModel"}]
-    schema["properties"]["models"]["additionalProperties"] = {"anyOf": arms}
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "Retinue portfolio"
-    return schema

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Tag, model_validator
 
 from retinue.core.contract import DType, Task
-from retinue.loader.schema import ForEachValue, ModelFields
+from retinue.loader.schema import ForEachValue, ModelFields, PortfolioFile
 from retinue.loader.shape import needed, opt
 from retinue.loader.types import Scalar, SomeTexts, Text, one_or_many, wrong
 
@@ -43,7 +43,7 @@ class OutsideModel(ModelFields):
     format: Literal["onnx", "skops", "xgboost", "lightgbm", "catboost"] | None = opt(
         "How the artifact is read; default: as its ending tells.", "yes"
     )
-    task: Task = needed("regression, quantiles, binary or multiclass.", "yes")
+    task: Task = needed("regression, forecast, quantiles, binary or multiclass.", "yes")
     features: Typed = needed(  # type: ignore[assignment]  # wider on purpose: without data, types are declared
         "Inputs in order. Without `data`, with their types: {amount: FP64, country: BYTES}.", "yes"
     )
@@ -59,3 +59,15 @@ class OutsideModel(ModelFields):
         if self.train is not None:
             raise wrong("expected either `train` or `artifact`", "A model is trained here, or comes from outside.")
         return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a portfolio file, for editors."""
+    schema = PortfolioFile.model_json_schema()
+    outside = OutsideModel.model_json_schema()
+    schema["$defs"] |= {**outside.pop("$defs"), "OutsideModel": outside}
+    arms = [{"$ref": "#/$defs/Model"}, {"$ref": "#/$defs/OutsideModel"}]
+    schema["properties"]["models"]["additionalProperties"] = {"anyOf": arms}
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Retinue portfolio"
+    return schema

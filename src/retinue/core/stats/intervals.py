@@ -173,7 +173,7 @@ def codes_of(keys: Array) -> Array:
 
 def _content_order(challenger: Scored, champion: Scored | None, codes: Array | None) -> Array:
     """An order of rows that only their content fixes, so that shuffled rows give the same draws and sums."""
-    columns: list[Array] = [challenger.truth]
+    columns: list[Array] = [*np.atleast_2d(challenger.truth.T)]
     for scored in (challenger, champion):
         if scored is not None:
             columns += [*np.atleast_2d(scored.score.T)]

@@ -35,6 +35,8 @@ class Scored:
     regression: `truth` and `score` float64 [n]; `label` is empty.
     binary: `truth` and `label` are class codes int64 [n] (1 = second class), `score` its probability [n].
     quantiles: `truth` [n], `score` [n, k] at the rising `levels` [k]; `label` is empty.
+    forecast: `truth` and `score` [n, horizon]; `scale` [n, 2] the mean absolute and the mean squared error of the
+    seasonal naive forecast of the row's series in training, NaN where there is none.
     multiclass: codes as above, `score` [n, k] in the order of the classes. Code -1: a class the model lacks.
     """
 
@@ -43,6 +45,7 @@ class Scored:
     score: Array
     label: Array
     levels: tuple[float, ...] = ()
+    scale: Array | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -55,6 +58,7 @@ class Scored:
             self.score[rows],
             self.label[rows] if self.label.size else self.label,
             self.levels,
+            None if self.scale is None else self.scale[rows],
         )
 
     @property
@@ -155,6 +159,45 @@ def _error(s: Scored) -> Array:
     return error
 
 
+def _by_row(values: Array) -> Array:
+    """The mean over the steps of a forecast [n, horizon], or values [n] as they are."""
+    found: Array = values.mean(axis=1) if values.ndim == 2 else values
+    return found
+
+
+def _scaled(s: Scored, errors: Array, place: int) -> list[Array]:
+    """Errors [n] over the naive forecast's of the same series; rows whose series has none, or 0, are left out."""
+    scale = np.full(len(s), np.nan) if s.scale is None else s.scale[:, place]
+    known = scale > 0
+    return [np.where(known, errors, 0.0) / np.where(known, scale, 1.0), known]
+
+
+def _mase(s: Scored) -> list[Array]:
+    """Mean absolute scaled error: |error| over the in-sample mean |error| of the seasonal naive forecast of its series.
+
+    Hyndman & Koehler, "Another look at measures of forecast accuracy", Int. J. Forecasting 22 (2006), 679-688: below
+    1 is better than the naive forecast was in training. The mean runs over all origins and steps of all series.
+    """
+    return _scaled(s, _by_row(np.abs(_error(s))), 0)
+
+
+def _rmsse(s: Scored) -> list[Array]:
+    """Root mean squared scaled error: the same with squares, the root taken of the mean over all origins and steps.
+
+    Hyndman & Koehler 2006, eq. for RMSSE; the M5 competition takes the root per series first, one origin each
+    (Makridakis, Spiliotis & Assimakopoulos, Int. J. Forecasting 38 (2022), 1346-1364): equal for one series.
+    """
+    return _scaled(s, _by_row(_error(s) ** 2), 1)
+
+
+def _wape(s: Scored) -> list[Array]:
+    """Weighted absolute percentage error: Σ|error| / Σ|truth| over all origins and steps.
+
+    Kolassa & Schütz, "Advantages of the MAD/Mean ratio over the MAPE", Foresight 6 (2007), 40-43: as MAD/Mean.
+    """
+    return [_by_row(np.abs(_error(s))), _by_row(np.abs(s.truth))]
+
+
 def _r2(s: Scored) -> list[Array]:
     centred = s.truth - s.truth.mean()  # against cancellation; the result does not depend on the shift
     return [_error(s) ** 2, centred, centred**2, _ones(s)]
@@ -188,8 +231,11 @@ _PARTS: dict[str, Callable[[Scored], Sequence[Array]]] = {
     "f1": _counts,
     "f1_macro": _macro,
     "ece": _calibration,
-    "mae": lambda s: [np.abs(_error(s)), _ones(s)],
-    "rmse": lambda s: [_error(s) ** 2, _ones(s)],
+    "mae": lambda s: [_by_row(np.abs(_error(s))), _ones(s)],
+    "rmse": lambda s: [_by_row(_error(s) ** 2), _ones(s)],
+    "mase": _mase,
+    "rmsse": _rmsse,
+    "wape": _wape,
     "r2": _r2,
     "mape": _mape,
     "pinball": _pinball,
@@ -234,6 +280,7 @@ _FINISH: dict[str, Callable[[Array], Array]] = {
     "f1_macro": _f1_macro,
     "ece": lambda sums: np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1],
     "rmse": lambda sums: np.sqrt(sums[:, 0] / sums[:, 1]),
+    "rmsse": lambda sums: np.sqrt(sums[:, 0] / sums[:, 1]),
     "r2": _r2_finish,
 }
 
