@@ -34,9 +34,9 @@ from retinue.control.planning import Asked, compare, select_models
 from retinue.control.publish import publish, publish_access, recorded_settings
 from retinue.control.rollback import Act, roll_back, roll_back_to
 from retinue.control.settled import Settled, settled_by
+from retinue.control.telling import members_of
 from retinue.control.wish import Wisher, find_members
 from retinue.core.errors import RetinueError, StateError, UsageError
-from retinue.core.family import placeholders
 from retinue.core.identity import digest
 from retinue.core.plan import Plan
 from retinue.core.portfolio import ModelSpec, Portfolio
@@ -47,7 +47,9 @@ from retinue.settings import Settings, check_name, load_settings
 from retinue.store.base import Artifacts, Registry
 
 if TYPE_CHECKING:
+    from retinue.control.handover import HandOver
     from retinue.control.live_tests import LiveReport, LiveTests
+    from retinue.core.publication import Publication
     from retinue.scoring.frame import Predictor
     from retinue.scoring.place import Place
 
@@ -141,7 +143,7 @@ class Project:
 
     def _outside(self) -> OutsideFiles:
         """The artifacts of models that come from outside."""
-        return OutsideFiles(Path(self.portfolio.root), self.settings.cache)
+        return OutsideFiles(Path(self.portfolio.root), self.settings.cache, lambda: self.registry.published(self.name))
 
     def _locks(self, say: Say) -> dict[str, Lock]:
         root = Path(self.portfolio.root)
@@ -273,6 +275,13 @@ class Project:
             return None
         return publish(self.registry, folder, self.name, self.stage)
 
+    def hand_over(self, model: str, given: HandOver) -> tuple[Publication, bool]:
+        """Take over a training's result for a model of `artifact: published`; whether it is new."""
+        from retinue.control.handover import declared, hand_over
+
+        by = replace(given, who=compose.who(), now=utc_now())
+        return hand_over(self.registry, self.artifacts, self.name, declared(self.portfolio, model, self._specs), by)
+
     # ── after ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def rollback(self, models: Sequence[str] = (), *, to: int | None = None, why: str = "") -> Release:
@@ -345,17 +354,7 @@ class Project:
 
     def members_of(self, endpoint: str) -> list[str]:
         """Models an endpoint can select in the current release."""
-        release = self.current()
-        spec = self.portfolio.endpoints[endpoint]
-        if release is None:
-            return []
-        if not placeholders(spec.select):
-            return [spec.select]
-        return [name for name in release.models if self._family(release, name) == spec.select]
-
-    def _family(self, release: Release, model: str) -> str | None:
-        version = self.registry.versions([release.models[model].version])[release.models[model].version]
-        return version.manifest["family"]  # type: ignore[no-any-return]  # the manifest is JSON
+        return members_of(self.registry, self.current(), self.portfolio.endpoints[endpoint])
 
     @property
     def scoring(self) -> Place:

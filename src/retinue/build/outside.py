@@ -7,8 +7,9 @@ types and on the user's examples: no metric can be told then.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +17,13 @@ from retinue.build.columns import Columns, from_columns
 from retinue.build.contract import Subject, contract_results, example_results
 from retinue.build.dataset import DataSet
 from retinue.build.evaluate import Evaluation
-from retinue.build.train import Compiled, TrainRequest, TrainResult, signature_of
+from retinue.build.train import Compiled, Trainers, TrainRequest, TrainResult, signature_of
 from retinue.core.contract import NUMERIC, Field, Schema
 from retinue.core.errors import TrainingError
 from retinue.core.gates import failed, passed, total
 from retinue.core.portfolio import ModelSpec
 from retinue.core.state import Version
-
-if TYPE_CHECKING:
-    from retinue.build.workshop import Workshop
+from retinue_worker.exchange import read_table
 
 Json = Any
 _KINDS = {
@@ -43,12 +42,23 @@ _MADE: Mapping[str, Sequence[Any]] = {
 
 
 # ------------------------------------------------------------------------------------------------------------ adopting
-def adopt(workshop: Workshop, request: TrainRequest, spec: ModelSpec, artifact: Mapping[str, Json]) -> TrainResult:
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What is declared of a model that a graph must fit."""
+
+    model: str
+    features: tuple[str, ...]
+    task: str
+    target: str
+
+
+def adopt(
+    path: Path, trainers: Trainers, request: TrainRequest, spec: ModelSpec, artifact: Mapping[str, Json]
+) -> TrainResult:
     """What a training would have given, from the artifact of a definition. Raises TrainingError when it does not fit.
 
-    `request` says what is declared of the model; its entry is not called.
+    `path`: the artifact's file. `request` says what is declared of the model; its entry is not called.
     """
-    path = workshop.artifacts.local(artifact["digest"])
     classes = list(spec.classes) or None
     if spec.task not in NUMERIC and classes is None:
         classes = _classes_seen(request)
@@ -57,9 +67,10 @@ def adopt(workshop: Workshop, request: TrainRequest, spec: ModelSpec, artifact: 
     compiled: Compiled | None = None
     reason: str | None = None
     if artifact["format"] == "onnx":
-        told = _told_by_onnx(path, request, classes)
+        features = tuple(field.name for field in request.inputs)
+        told = told_by_onnx(path, Declared(spec.name, features, request.task, request.target), classes)
     else:
-        told = workshop.trainers.adopt(request, (path, artifact["format"]), classes, log)
+        told = trainers.adopt(request, (path, artifact["format"]), classes, log)
         if spec.classes and told["classes"] != list(spec.classes):
             raise TrainingError(
                 f"{spec.name} declares the classes {list(spec.classes)}, the artifact knows {told['classes']}",
@@ -87,7 +98,7 @@ def adopt(workshop: Workshop, request: TrainRequest, spec: ModelSpec, artifact: 
     elif spec.compile == "forbid":
         reason = "compilation is forbidden in the portfolio"
     else:
-        compiled, reason = workshop.trainers.convert(result, 0)
+        compiled, reason = trainers.convert(result, 0)
     return TrainResult(
         **{name: getattr(result, name) for name in result.__slots__ if name not in ("compiled", "compile_reason")},
         compiled=compiled,
@@ -97,17 +108,15 @@ def adopt(workshop: Workshop, request: TrainRequest, spec: ModelSpec, artifact: 
 
 def _classes_seen(request: TrainRequest) -> list[Json]:
     """The distinct targets of the rows, sorted: an ONNX model does not tell its classes."""
-    from retinue_worker.exchange import read_table
-
     table = read_table(str(next(iter(request.tables.values()))))
     return sorted(value for value in set(table.column(request.target).to_pylist()) if value is not None)
 
 
-def _told_by_onnx(path: Path, request: TrainRequest, classes: list[Json] | None) -> dict[str, Json]:
+def told_by_onnx(path: Path, declared: Declared, classes: list[Json] | None) -> dict[str, Json]:
     """What a graph says of itself, matched with what is declared. Raises TrainingError."""
     import onnxruntime
 
-    model = request.model
+    model = declared.model
     try:  # from bytes: a graph that needs files beside itself would not be there later
         session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -123,8 +132,8 @@ def _told_by_onnx(path: Path, request: TrainRequest, classes: list[Json] | None)
         "container": "array",
         "trusted": [],
         "onnx": {
-            "inputs": _feeders(model, inputs, [field.name for field in request.inputs]),
-            "outputs": _outputs(model, outputs, request),
+            "inputs": _feeders(model, inputs, declared.features),
+            "outputs": _outputs(model, outputs, declared),
         },
     }
 
@@ -147,11 +156,11 @@ def _feeders(model: str, inputs: Sequence[tuple[str, str]], features: Sequence[s
     )
 
 
-def _outputs(model: str, outputs: Mapping[str, str], request: TrainRequest) -> dict[str, str]:
+def _outputs(model: str, outputs: Mapping[str, str], declared: Declared) -> dict[str, str]:
     """Contract name → the graph's own: by name, else where only one output can be meant."""
-    target = request.target
+    target = declared.target
     floats = [name for name, kind in outputs.items() if kind in ("tensor(float)", "tensor(double)")]
-    if request.task == "regression":
+    if declared.task in NUMERIC:
         if target in outputs:
             return {target: target}
         if len(floats) == 1:
@@ -162,7 +171,7 @@ def _outputs(model: str, outputs: Mapping[str, str], request: TrainRequest) -> d
         labels = [name for name, kind in outputs.items() if kind in ("tensor(int64)", "tensor(string)", "tensor(bool)")]
         if len(floats) == len(labels) == 1:
             return {"label": labels[0], "probability": floats[0]}
-    wanted = [target] if request.task == "regression" else ["label", "probability"]
+    wanted = [target] if declared.task in NUMERIC else ["label", "probability"]
     zipmap = " skl2onnx: convert with options={'zipmap': False}." if any("map" in k for k in outputs.values()) else ""
     given = ", ".join(f"{name} {kind}" for name, kind in outputs.items())
     raise TrainingError(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from retinue.core.errors import PortfolioError
-from retinue.core.outside import PICKLE_HINT, PICKLE_WHY, Artifact, looks_pickled
+from retinue.core.outside import PICKLE_HINT, PICKLE_WHY, PUBLISHED, Artifact, looks_pickled
 from retinue.core.portfolio import ModelSpec
+from retinue.core.publication import Publication
 from retinue.core.suggest import did_you_mean
 from retinue.sources.cache import AnswerCache
 from retinue.store.base import Artifacts
@@ -23,9 +25,14 @@ CHUNK = 1 << 20
 class OutsideFiles:
     """Finds the artifact of each model that has one."""
 
-    def __init__(self, root: Path, cache: Path) -> None:
+    def __init__(
+        self, root: Path, cache: Path, published: Callable[[], Mapping[str, Publication]] = lambda: {}
+    ) -> None:
+        """`published` is asked once, and only if a model is of `artifact: published`."""
         self.root = root
         self._cache = AnswerCache(cache)
+        self._ask = published
+        self._published: Mapping[str, Publication] | None = None
 
     def of(self, spec: ModelSpec) -> Artifact | None:
         """The artifact of a model as it is now, None for a model that is trained here.
@@ -34,6 +41,9 @@ class OutsideFiles:
         """
         if spec.artifact is None:
             return None
+        if spec.artifact == PUBLISHED:
+            found = self._handed_over(spec)
+            return Artifact(found.digest, found.format)
         if spec.artifact.startswith("s3://"):
             return Artifact(self._remote_digest(spec), spec.format or "")
         return Artifact(self._digest(spec, self.path(spec)), spec.format or "")
@@ -42,10 +52,30 @@ class OutsideFiles:
         """Put the artifact's bytes where builds find them."""
         if spec.artifact is None:
             return
-        if spec.artifact.startswith("s3://"):
+        if spec.artifact == PUBLISHED:
+            artifacts.local(self._handed_over(spec).digest)  # says what is wrong if the bytes are gone
+        elif spec.artifact.startswith("s3://"):
             artifacts.put(_download(spec))
         else:
             artifacts.put_file(self.path(spec))
+
+    def fetched(self, spec: ModelSpec, folder: Path) -> Path:
+        """A copy of an artifact behind s3:// in a folder. Raises PortfolioError."""
+        path = folder / str(spec.artifact).rpartition("/")[2]
+        path.write_bytes(_download(spec))
+        return path
+
+    def _handed_over(self, spec: ModelSpec) -> Publication:
+        if self._published is None:
+            self._published = self._ask()
+        found = self._published.get(spec.name) or self._published.get(spec.was or "")
+        if found is None:
+            raise PortfolioError(
+                f"nothing was published for {spec.name} yet",
+                where=spec.where,
+                hint=f"`retinue publish {spec.name} --artifact PATH`, then plan again.",
+            )
+        return found
 
     def path(self, spec: ModelSpec) -> Path:
         """The local file of a model's artifact. Raises PortfolioError when there is none."""

@@ -19,6 +19,7 @@ from retinue.cli import (
     commands_publish,
     commands_logs,
     commands_look,
+    commands_publish,
     commands_score,
     commands_serve,
     commands_start,
@@ -58,6 +59,7 @@ for room in (
     commands_clients,
     commands_db,
     commands_keep,
+    commands_publish,
     commands_publish,
 ):
     room.register(app)

@@ -94,6 +94,7 @@ def _identity(told: Told, zone: tzinfo | None) -> Rows:
     if brought:
         text = f"{brought['format']}, sha256 {short(brought['digest'])}; what it was trained on is not attested"
         rows.append(("from outside", text))
+        rows += _published(told, zone)
     elif body:
         rows.append(("trained by", f"{body['train']} ({', '.join(sorted(body['code']))})"))
         if body["params"]:
@@ -103,6 +104,16 @@ def _identity(told: Told, zone: tzinfo | None) -> Rows:
         rows.append(("environment", short(environment)))
     sibling = f", sibling {version.sibling}" if version.sibling else ""
     rows.append(("definition", f"{short(version.definition)}, snapshot {short(version.snapshot)}{sibling}"))
+    return rows
+
+
+def _published(told: Told, zone: tzinfo | None) -> Rows:
+    made = told.published
+    if made is None:
+        return []
+    rows: Rows = [("published", f"{moment(made.created, zone)} by {made.who}" + (f": {made.why}" if made.why else ""))]
+    if made.claimed:
+        rows.append(("claimed", ", ".join(f"{key} {value}" for key, value in sorted(made.claimed.items()))))
     return rows
 
 

@@ -10,8 +10,12 @@ from retinue.control.evidence import EvidenceBook
 from retinue.control.recorded import Recorded
 from retinue.core.declaration import differences
 from retinue.core.errors import StateError, UsageError
+from retinue.core.family import placeholders
 from retinue.core.landing import closure
+from retinue.core.outside import PUBLISHED
 from retinue.core.plan import Why
+from retinue.core.portfolio import EndpointSpec
+from retinue.core.publication import Publication
 from retinue.core.state import (
     ApplyRecord,
     Definition,
@@ -80,6 +84,7 @@ class Told:
     definition: Definition | None
     snapshot: Snapshot | None
     evidence: tuple[Evidence, ...]
+    published: Publication | None = None  # how its artifact was handed over, and what is only claimed of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,9 @@ def status(registry: RegistryReader, portfolio: str, stage: str, now: str, recor
         stages=registry.stages(portfolio),
         release=release,
         families={f: tuple(models) for f, models in families.items()},
-        holds=tuple(registry.holds(portfolio, stage)),
+        holds=tuple(
+            h for h in registry.holds(portfolio, stage) if h.cause != "approved" or live.get(h.model) != h.version
+        ),
         failing=failing(registry, live, versions),
         leases=tuple(registry.leases(portfolio, stage, now)),
         running=tuple(registry.applies(portfolio, stage, "running")),
@@ -182,7 +189,16 @@ def told(registry: RegistryReader, version: Version, release: Release | None) ->
         definition=registry.definitions([version.definition]).get(version.definition),
         snapshot=registry.snapshots([version.snapshot]).get(version.snapshot),
         evidence=tuple(registry.evidence([version.id])[version.id]),
+        published=_published(registry, version),
     )
+
+
+def _published(registry: RegistryReader, version: Version) -> Publication | None:
+    if (version.manifest.get("spec") or {}).get("artifact") != PUBLISHED:
+        return None
+    digest = version.manifest["native"]["digest"]
+    found = registry.publications(version.portfolio, version.model, limit=1_000)
+    return next((made for made in found if made.digest == digest), None)
 
 
 def story(registry: RegistryReader, release: Release | None, model: str) -> Story:
@@ -297,6 +313,16 @@ def by_family(registry: RegistryReader, entries: Mapping[str, str]) -> dict[str,
     for model, version in sorted(entries.items()):
         found.setdefault(versions[version].manifest.get("family") or "", []).append(model)
     return {family: tuple(models) for family, models in found.items()}
+
+
+def members_of(registry: RegistryReader, release: Release | None, endpoint: EndpointSpec) -> list[str]:
+    """Models that an endpoint can select in a release."""
+    if release is None:
+        return []
+    if not placeholders(endpoint.select):
+        return [endpoint.select]
+    families = by_family(registry, {model: entry.version for model, entry in release.models.items()})
+    return list(families.get(endpoint.select, ()))
 
 
 def chosen(names: Collection[str], wanted: Sequence[str]) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 
 from retinue.core.publication import Publication
 from retinue.core.state import AuditRow
 from retinue.store import registry_rows as rows
 
 
-class MemoryPublications:
+class MemoryPublications(ABC):
     """Publications of all portfolios; what is audited is recorded by the registry."""
 
     _lock: threading.RLock
@@ -17,9 +18,9 @@ class MemoryPublications:
     def __init__(self) -> None:
         self._publications: list[tuple[str, str]] = []  # (portfolio, row as JSON)
 
+    @abstractmethod
     def record(self, portfolio: str, row: AuditRow) -> None:
         """Append an audit row."""
-        raise NotImplementedError
 
     def published(self, portfolio: str) -> dict[str, Publication]:
         """The newest publication of each model that has any."""
