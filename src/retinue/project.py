@@ -24,9 +24,11 @@ from retinue.build.functions import with_code
 from retinue.build.outside_files import OutsideFiles
 from retinue.build.whole import is_whole
 from retinue.control.actual import read_actual
+from retinue.control.approval import check_groups
 from retinue.control.clients import Clients
 from retinue.control.effects import Effect, OnEffect, ignore
 from retinue.control.events import Event, Observer, Outcome, utc_now
+from retinue.control.held import held_names
 from retinue.control.kept_portfolio import load_kept
 from retinue.control.leases import name_holder, tidy
 from retinue.control.planfile import plan_id, read_plan, write_plan
@@ -36,11 +38,10 @@ from retinue.control.rollback import Act, roll_back, roll_back_to
 from retinue.control.settled import Settled, settled_by
 from retinue.control.telling import members_of
 from retinue.control.wish import Wisher, find_members
-from retinue.core.errors import RetinueError, StateError, UsageError
+from retinue.core.errors import StateError, UsageError
 from retinue.core.identity import digest
 from retinue.core.plan import Plan
 from retinue.core.portfolio import ModelSpec, Portfolio
-from retinue.core.selectors import select
 from retinue.core.settings_body import options_digest
 from retinue.core.state import Hold, Release, Version
 from retinue.settings import Settings, check_name, load_settings
@@ -56,6 +57,13 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "Project", "describe_identity"]
 _NAME = re.compile(r"^portfolio: *([A-Za-z0-9][A-Za-z0-9._-]*) *(?:#.*)?$", re.MULTILINE)
 Say = Callable[[str], None]
+
+
+def _load(file: Path) -> tuple[Portfolio, Sequence[Path]]:
+    # A plan without changes reads what it kept of the file: it must not pay for YAML and pydantic.
+    from retinue.loader.load import load_with_files
+
+    return load_with_files(file)
 
 
 class Project:
@@ -74,7 +82,7 @@ class Project:
 
     @cached_property
     def _loaded(self) -> tuple[Portfolio, str]:
-        found, by = load_kept(self.file, self.settings.cache)
+        found, by = load_kept(self.file, self.settings.cache, _load)
         return replace(found, tables=with_code(found.tables, Path(found.root))), by
 
     @cached_property
@@ -139,6 +147,7 @@ class Project:
 
     def _wisher(self, asked: Asked, say: Say) -> Wisher:
         tables = compose.open_tables(self.portfolio, self.settings, anew=asked.refresh_data)
+        check_groups(self.portfolio, self.settings.approvers)
         return Wisher(self.portfolio, tables, self._locks(say), self._outside())
 
     def _outside(self) -> OutsideFiles:
@@ -305,26 +314,20 @@ class Project:
         if not why:
             raise UsageError("say why the hold ends", hint="Add --reason TEXT.")
         holds = self.registry.holds(self.name, self.stage)
-        names = self._held_names(models, {h.model for h in holds})
+        names = held_names(models, {h.model for h in holds}, self._specs)
         ended = [h for h in holds if h.model in names]
         if not ended:
             raise UsageError(f"{', '.join(models)} has no active hold", hint="`retinue status` lists holds.")
         self.registry.end_holds([h.id for h in ended], why=why, who=compose.who(), now=utc_now())
         return ended
 
-    def _held_names(self, selectors: Collection[str], held: Collection[str]) -> set[str]:
-        """Names of the models that selectors choose; a held model's own name needs no portfolio file."""
-        exact = {s for s in selectors if s in held}
-        others = [s for s in selectors if s not in held]
-        if not others:
-            return exact
-        try:
-            specs = self._specs()
-        except RetinueError:
-            if any(sign in s for s in others for sign in "*?[+@:,"):
-                raise
-            return exact
-        return exact | set(select(others, specs))
+    def approve(self, models: Collection[str], *, why: str) -> list[Hold]:
+        """Let the next apply land what waits; returns the approvals. Raises as `control.approval.Desk.approve`."""
+        return compose.open_desk(self).approve(models, why)
+
+    def reject(self, models: Collection[str], *, why: str) -> list[Hold]:
+        """Keep what waits for approval out. Raises as `control.approval.Desk.reject`."""
+        return compose.open_desk(self).reject(models, why)
 
     def _specs(self) -> list[ModelSpec]:
         """Every model that the file declares on today's data."""
@@ -371,6 +374,7 @@ class Project:
         """Check the file without data: a line for each thing found good. Raises PortfolioError."""
         from retinue.control.validation import validate
 
+        check_groups(self.portfolio, self.settings.approvers)
         tables = compose.open_tables(self.portfolio, self.settings)
         return validate(Wisher(self.portfolio, tables, {}, self._outside()))
 

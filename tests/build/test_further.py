@@ -17,14 +17,13 @@ from retinue.build.evaluate import Case
 from retinue.build.further import Around, further_results
 from retinue.build.timing import Quiet, Timed
 from retinue.core.contract import Field, Schema, outputs_of
+from retinue.core.gate_record import gates_body, weaker
 from retinue.core.gate_specs import (
     CalibrationGate,
     FairnessGate,
     LatencyGate,
     RobustnessGate,
     SliceGate,
-    gates_body,
-    weaker,
 )
 from retinue.core.gates import GateResult, describe, gates_digest
 from retinue.core.portfolio import Gates, MetricGate

@@ -15,7 +15,7 @@ from retinue.build.timing import ROWS, Clocked, Timed, measure
 from retinue.build.user_tests import Judged, run_user_tests
 from retinue.build.workshop import Workshop
 from retinue.core.errors import DataError, RetinueError
-from retinue.core.gate_specs import asked_columns
+from retinue.core.gate_record import asked_columns
 from retinue.core.gates import GateResult
 from retinue.core.portfolio import ModelSpec
 from retinue.core.state import Version

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from retinue.build.bundle import unpack
 from retinue.build.columns import Columns, Table, input_fields
+from retinue.build.compile import proof_batches
 from retinue.build.environment import Environment, Lock, converters, materialise, read_lock
 from retinue.build.outside import adopt
 from retinue.build.preparation import preparation
@@ -135,8 +136,13 @@ class Workshop:
 
     # ── training and answering ──────────────────────────────────────────────────────────────────────────────
 
-    def train(self, spec: ModelSpec, definition: str, tables: Mapping[str, Table]) -> TrainResult:
-        """Run the user's training function on these tables. Raises TrainingError."""
+    def train(
+        self, spec: ModelSpec, definition: str, tables: Mapping[str, Table], holdout: Columns | None = None
+    ) -> TrainResult:
+        """Run the user's training function on these tables. Raises TrainingError.
+
+        With the features of `holdout`, the trained model answers what its conversion is compared on.
+        """
         opened = self.opened(definition, spec.name)
         folder = self.folder(spec.name)
         paths: dict[str, Path] = {}
@@ -166,8 +172,9 @@ class Workshop:
         )
         try:
             if spec.artifact is not None:
-                return adopt(self, request, spec, self._definition(definition).body["artifact"])
-            return self.trainers.train(request)
+                artifact = self._definition(definition).body["artifact"]
+                return adopt(self.artifacts.local(artifact["digest"]), self.trainers, request, spec, artifact)
+            return self.trainers.train(request, _proof(request, holdout))
         except TrainingError:
             self._keep_failed(spec.name, folder / "train.log")
             raise
@@ -222,6 +229,12 @@ class Workshop:
                 path = self.artifacts.local(body["digest"])
                 self._models[key] = load(str(path), "onnx", dict(body["signature"]))
             return self._models[key]
+
+
+def _proof(request: TrainRequest, holdout: Columns | None) -> Sequence[Columns]:
+    if not holdout or not len(next(iter(holdout.values()))):
+        return ()
+    return proof_batches(request.inputs, holdout)
 
 
 def _without_environment(project: Path) -> Opened:

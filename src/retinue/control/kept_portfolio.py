@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import pickle
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,12 @@ _ROOT = Path(retinue.__file__).parent
 _CODE = ("core", "loader")
 
 
-def load_kept(path: Path, cache: Path) -> tuple[Portfolio, str]:
-    """As `retinue.loader.load`, which is asked (and imported) only when something changed. Raises PortfolioError.
+Load = Callable[[Path], tuple[Portfolio, Sequence[Path]]]
+"""Loads a portfolio file; gives the files it was loaded from beside it."""
+
+
+def load_kept(path: Path, cache: Path, load: Load) -> tuple[Portfolio, str]:
+    """As `load`, which is asked only when something changed. Raises PortfolioError.
 
     Beside it what it is known by: a digest over the code that loaded it and over every file it was loaded from.
     """
@@ -36,10 +41,8 @@ def load_kept(path: Path, cache: Path) -> tuple[Portfolio, str]:
     found = _read(kept, code)
     if found is not None:
         return found
-    from retinue.loader.load import load_with_files
-
     before = _digest(path)
-    portfolio, files = load_with_files(path)
+    portfolio, files = load(path)
     names = [str(file) for file in files]
     sums = [(name, _digest(Path(name))) for name in names]
     body = (code, sums, portfolio)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from retinue.core.gate_specs import gates_body, weaker
+from retinue.core.gate_record import gates_body, weaker
 from retinue.core.identity import digest
 from retinue.core.plan import Why
 from retinue.core.portfolio import EndpointSpec, ModelSpec, Portfolio
@@ -30,7 +30,7 @@ def what_changed(old: Mapping[str, Json], new: Mapping[str, Json]) -> tuple[tupl
             continue
         models.append(name)
         fields |= {k for k, v in body["metadata"].items() if before["metadata"].get(k) != v}
-        policies |= {k for k in ("policies", "protect", "gates") if before.get(k) != body.get(k)}
+        policies |= {k for k in ("policies", "protect", "gates", "approval") if before.get(k) != body.get(k)}
     if old["policies"] != new["policies"]:
         policies.add("policies")
     policies |= _options_changed(old.get("endpoints", {}), new.get("endpoints", {}))
@@ -115,13 +115,16 @@ def _options_changed(old: Mapping[str, Json], new: Mapping[str, Json]) -> set[st
 
 
 def weakened(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[tuple[str, str]]:
-    """(model, text) for every gate that was deleted or made easier to pass."""
+    """(model, text) for every gate that was deleted or made easier to pass, and approval by another group or none."""
     found = []
     for name, body in new["models"].items():
         before = old["models"].get(name)
         if before is None:
             continue
         texts = _weaker(before["gates"], body["gates"]) if before["gates"] != body["gates"] else []
+        asked, asks = before.get("approval"), body.get("approval")
+        if asked is not None and asked != asks:
+            texts.append(f"approval by {asked} " + ("removed" if asks is None else f"→ by {asks}"))
         if texts:
             found.append((name, "; ".join(texts)))
     return found
@@ -169,6 +172,7 @@ def settings_body(portfolio: Portfolio, specs: Iterable[ModelSpec]) -> dict[str,
                 "gates": _plain(gates_body(spec.gates)),
                 "policies": {"rollout": spec.rollout, "retrain": spec.retrain, **spec.settings},
                 "protect": spec.protect,
+                **({"approval": spec.approval} if spec.approval is not None else {}),
             }
             for spec in specs
         },

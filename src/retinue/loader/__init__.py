@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from retinue.loader.load import load
 from retinue.loader.scaffold import scaffold
-from retinue.loader.schema import json_schema
+from retinue.loader.schema_outside import json_schema
 
 __all__ = ["json_schema", "load", "scaffold"]

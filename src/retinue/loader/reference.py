@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from retinue.loader import schema, schema_data, schema_gates, schema_outside, schema_serving
+from retinue.loader import schema, schema_data, schema_forecast, schema_gates, schema_outside, schema_serving
 from retinue.loader.later import LATER_KEYS
+from retinue.loader.schema_outside import json_schema
 
 _HEAD = """\
 # The portfolio file, key by key
@@ -52,6 +53,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`models.NAME.gates.robustness`", schema_gates.Robustness),
     ("`models.NAME.limits`", schema.LimitsShape),
     ("`models.NAME.holdout`", schema.Holdout),
+    ("`models.NAME.backtest`", schema_forecast.Backtest),
     ("`models.NAME.monitor`", schema.Monitor),
     ("`models.NAME.monitor.slo`", schema.Slo),
     ("`models.NAME.resources`", schema.Resources),
@@ -73,7 +75,7 @@ def reference() -> str:
 
 def schema_text() -> str:
     """The JSON Schema as the text of its file."""
-    return json.dumps(schema.json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _sections() -> Iterator[str]:

@@ -295,7 +295,8 @@ ForEachValue = Annotated[
     Discriminator(
         _for_each,
         custom_error_type="retinue",
-        custom_error_message="expected {distinct: […], of: TABLE}, {csv: FILE}, {python: …}, {placeholder: [values]} or a list",
+        custom_error_message="expected {distinct: […], of: TABLE}, {csv: FILE}, {python: …}, "
+        "{placeholder: [values]} or a list",
     ),
 ]
 
