@@ -2,6 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.ready
 PYTHON ?= python3
+WORKERS ?= 2
 
 .PHONY: demo test check fix bench pages docs lock proto setup clean
 
@@ -16,8 +17,9 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 demo: setup
 	$(PY) examples/flights/demo.py
 
+# Two workers; the tests of one file stay together, for what they share.
 test: setup
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 check: setup
 	.venv/bin/ruff format --check .
