@@ -17,6 +17,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from retinue.control.effects import OnStep, RestoreEffect, ignore
 from retinue.control.pins import bytes_in
 from retinue.core.errors import CorruptArtifactError, StateError, StateUnavailableError
 from retinue.core.identity import canonical
@@ -38,6 +40,7 @@ Json = Any
 FORMAT = 1
 HEAD, ROWS, DIGESTS = "retinue-backup.json", "rows.jsonl", "digests.json"
 _CHUNK = 1024**2
+_SCRATCH = ".restoring-"  # then the process
 _SPOOL = 16 * 1024**2
 _MEMBER = re.compile(r"rows\.jsonl|retinue-backup\.json|digests\.json|artifacts/[0-9a-f]{64}|state/(?!.*\.\.)[^\0]+")
 
@@ -212,10 +215,11 @@ def _state_files(settings: Settings, journal: bool) -> Iterator[Path]:
 def read_head(file: Path) -> Mapping[str, Json]:
     """Verify the whole archive; its head. Raises CorruptArtifactError if it is torn or changed, StateError if newer."""
     with _reading(file):
-        return _verified(file)
+        return _verified(file)[0]
 
 
-def _verified(file: Path) -> Mapping[str, Json]:
+def _verified(file: Path) -> tuple[Mapping[str, Json], Mapping[str, list[Json]]]:
+    """Its head, and [SHA-256, size] of each member."""
     seen: dict[str, list[Json]] = {}
     head: Mapping[str, Json] = {}
     told: Mapping[str, Json] | None = None
@@ -242,20 +246,29 @@ def _verified(file: Path) -> Mapping[str, Json]:
     different = [name for name in sorted({*seen, *told}) if seen.get(name) != told.get(name)]
     if different or ROWS not in seen:
         raise _unsound(file, f"{(different or [ROWS])[0]} is not what was written")
-    return head
+    return head, seen
 
 
-def restore_state(dump: Dump, artifacts: Artifacts, settings: Settings, file: Path, *, force: bool) -> BackupDone:
+def restore_state(
+    dump: Dump,
+    artifacts: Artifacts,
+    settings: Settings,
+    file: Path,
+    *,
+    force: bool,
+    on_effect: OnStep = ignore,
+) -> BackupDone:
     """Read a backup into an empty state; with `force`, in place of what is there. Safe to repeat after a kill.
 
     Raises CorruptArtifactError for an archive that cannot be used (nothing was written), StateError when the
-    database or the release files are not empty.
+    database or the release files are not empty, unless they are what a killed restore of this archive left.
     """
-    read_head(file)
-    if not force:
-        _check_empty(dump, settings, file)
+    with _reading(file):
+        digests = _verified(file)[1]
+    _clear_scratch(settings.directory)
+    loaded = not force and _is_half_done(dump, settings, file, digests[ROWS][0])
     stored = files = count = 0
-    with tempfile.TemporaryDirectory(dir=settings.directory, prefix=".restoring-") as scratch:
+    with tempfile.TemporaryDirectory(dir=settings.directory, prefix=f"{_SCRATCH}{os.getpid()}-") as scratch:
         spooled = Path(scratch, ROWS)
         later: list[tuple[Path, str]] = []
         for name, source, _ in _members(file):
@@ -265,6 +278,7 @@ def restore_state(dump: Dump, artifacts: Artifacts, settings: Settings, file: Pa
                 if artifacts.put_file(part) != name.partition("/")[2]:
                     raise _unsound(file, f"{name} has another digest")
                 stored += 1
+                on_effect(RestoreEffect.ARTIFACT_STORED, name)
             elif name == ROWS:
                 _copy(source, spooled)
             elif name.startswith("state/"):
@@ -273,23 +287,51 @@ def restore_state(dump: Dump, artifacts: Artifacts, settings: Settings, file: Pa
                     part = Path(scratch, str(len(later)))
                     _copy(source, part)
                     later.append((part, str(target)))
-                else:
+                elif not loaded:  # else they were written, and may be newer by now
                     replace_file(target, source.read())
+                    on_effect(RestoreEffect.FILE_WRITTEN, name)
                 files += 1
         with spooled.open("rb") as lines:
-            count = dump.load(lines, replace=force)
+            count = sum(1 for _ in lines) if loaded else dump.load(lines, replace=force)
+        on_effect(RestoreEffect.ROWS_LOADED, ROWS)
         # Only now: what gateways are pointed at must be recorded. A pointer comes after the file that it names.
         for part, target_name in sorted(later, key=lambda item: item[1].endswith("/current")):
             replace_file(Path(target_name), part.read_bytes())
+            on_effect(RestoreEffect.RELEASE_FILE_WRITTEN, target_name)
     return BackupDone(str(file), file.stat().st_size, count, stored, files)
 
 
-def _check_empty(dump: Dump, settings: Settings, file: Path) -> None:
-    if not dump.is_empty() or any((settings.directory / "releases").rglob("current")):
-        raise StateError(
-            f"there is a state already: {dump.registry.name}, {settings.directory}",
-            hint=f"Restore into an empty one, or replace it: `retinue restore {file} --force`.",
-        )
+def _is_half_done(dump: Dump, settings: Settings, file: Path, rows: str) -> bool:
+    """Whether a killed restore of this archive came as far as the rows; False for an empty state.
+
+    Raises StateError for any other state.
+    """
+    served = any((settings.directory / "releases").rglob("current"))
+    if dump.is_empty() and not served:
+        return False
+    pointers = [
+        name for name, _, _ in _members(file) if name.startswith("state/releases/") and name.endswith("/current")
+    ]
+    missing = [name for name in pointers if not (settings.directory / name.partition("/")[2]).exists()]
+    if missing:
+        there = hashlib.sha256()
+        for line in dump.lines():
+            there.update(line)
+        if there.hexdigest() == rows:
+            return True
+    raise StateError(
+        f"there is a state already: {dump.registry.name}, {settings.directory}",
+        hint=f"Restore into an empty one, or replace it: `retinue restore {file} --force`.",
+    )
+
+
+def _clear_scratch(folder: Path) -> None:
+    """Remove what killed restores left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{_SCRATCH}*"):
+        pid = left.name.removeprefix(_SCRATCH).partition("-")[0]
+        if not (pid.isdigit() and Path("/proc", pid).exists()):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _members(file: Path) -> Iterator[tuple[str, IO[bytes], int]]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinue.build.environment import list_environments, prune
+from retinue.control.effects import GcEffect, OnStep, ignore
 from retinue.control.pins import Keep, bytes_in, bytes_of, kept_releases, pinned_versions
 from retinue.core.errors import StateError
 from retinue.core.state import Version
@@ -28,6 +29,13 @@ from retinue.store.releasefile import ReleaseFile, pointer
 GRACE = 24 * 3600.0
 """Seconds for which everything stays: an apply may have stored it and not named it yet."""
 DAY = 86_400.0
+_EFFECTS = {
+    "artifact": GcEffect.ARTIFACT_REMOVED,
+    "environment": GcEffect.ENVIRONMENT_REMOVED,
+    "release file": GcEffect.RELEASE_FILE_REMOVED,
+    "log": GcEffect.LOG_REMOVED,
+    "cache": GcEffect.CACHE_REMOVED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +98,13 @@ class Collector:
         ]
         return Garbage(tuple(items), len(kept), len(needed))
 
-    def remove(self, garbage: Garbage) -> int:
+    def remove(self, garbage: Garbage, on_effect: OnStep = ignore) -> int:
         """Remove these; returns the bytes that went. What is gone already counts for nothing."""
         gone = 0
         for item in garbage.items:
-            gone += item.bytes if self._remove(item) else 0
+            if self._remove(item):
+                gone += item.bytes
+                on_effect(_EFFECTS[item.kind], item.name)
         return gone
 
     def _remove(self, item: Item) -> bool:
