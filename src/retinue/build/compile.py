@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from retinue.build.train import Answers, Columns, Compiled, PredictRequest, Trainers, TrainResult
+from retinue.build.train import Answers, Columns, Compiled, Trainers, TrainResult, probe_of
 from retinue.core.contract import NUMERIC, Field
 from retinue.core.errors import TrainingError
 from retinue_worker.runtime import ModelError, load
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-4
 MAX_ROWS = 2_000
 _SHOWN = 5  # rows that are recorded where the two differ
-_TIMED = {"native": 5, "compiled": 50}  # single-row calls of which the median is taken
+_TIMED = 50  # single-row calls of a conversion of which the median is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,12 @@ def edge_rows(columns: Columns, inputs: Sequence[Field]) -> dict[str, Array]:
     return {field.name: _column([row[field.name] for row in rows], field) for field in inputs}
 
 
+def proof_batches(inputs: Sequence[Field], holdout: Columns) -> list[dict[str, Array]]:
+    """What original and conversion are compared on: the first rows of the holdout, and rows at the edges."""
+    sample = {field.name: holdout[field.name][:MAX_ROWS] for field in inputs}
+    return [sample, edge_rows(sample, inputs)]
+
+
 def choose(result: TrainResult, holdout: Columns, trainers: Trainers) -> Served:
     """Which artifact serves: the conversion if it is proved right and not slower, else the original with the reason.
 
@@ -123,13 +129,13 @@ def choose(result: TrainResult, holdout: Columns, trainers: Trainers) -> Served:
     TrainingError when `compile` is `require` and the original would serve, and when it cannot be loaded.
     """
     inputs = result.request.inputs
-    sample = {field.name: holdout[field.name][:MAX_ROWS] for field in inputs}
+    batches = proof_batches(inputs, holdout)
+    sample = batches[0]
     if result.format == "onnx":
         return _as_onnx(result, sample)
     if not len(next(iter(sample.values()))):
         return _original(result, "there are no holdout rows to prove parity on", None, {})
-    batches = [sample, edge_rows(sample, inputs)]
-    answers, microseconds = trainers.probe(_probe(result), batches)
+    answers, microseconds = result.proof or trainers.probe(probe_of(result), batches)
     served = _proved(result, trainers, batches, answers, microseconds)
     return _without_null(served, _indispensable(inputs, sample, answers[1]))
 
@@ -183,20 +189,6 @@ def _without_null(served: Served, names: frozenset[str]) -> Served:
     inputs = [{**field, "nullable": field["nullable"] and field["name"] not in names}
               for field in served.signature["inputs"]]  # fmt: skip
     return replace(served, signature={**served.signature, "inputs": inputs})
-
-
-def _probe(result: TrainResult) -> PredictRequest:
-    request = result.request
-    return PredictRequest(
-        environment=request.environment,
-        artifact=result.artifact,
-        format=result.format,
-        signature=result.signature,
-        timing=_TIMED["native"],
-        limits=request.limits,
-        overlay=request.overlay,
-        model=request.model,
-    )
 
 
 def _closer(one: Parity | None, other: Parity) -> Parity:
@@ -280,7 +272,7 @@ def _latency(path: Path, signature: Mapping[str, Json], sample: Columns) -> floa
     model = load(str(path), "onnx", dict(signature))
     row = {name: values[:1] for name, values in sample.items()}
     times = []
-    for _ in range(_TIMED["compiled"] + 2):  # the first two only warm up
+    for _ in range(_TIMED + 2):  # the first two only warm up
         start = time.perf_counter()
         model.run(row)
         times.append(time.perf_counter() - start)

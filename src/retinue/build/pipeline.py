@@ -18,12 +18,14 @@ import msgspec
 import numpy as np
 
 from retinue.build.around import around, grouping, hidden
+from retinue.build.backtest import Backtested, backtest, told
 from retinue.build.chain import Beside, Chain, mapped_fields, spec_of
 from retinue.build.columns import Columns, Table, profile, target_values, to_columns
 from retinue.build.compile import Served, choose
 from retinue.build.data_checks import DataChecks
 from retinue.build.dataset import DataSet, split
 from retinue.build.evaluate import Case, Evaluation, evaluate
+from retinue.build.forecast import origin_blocks
 from retinue.build.further import with_further
 from retinue.build.outside import evaluate_made, made_data
 from retinue.build.preparation import blamed
@@ -120,9 +122,9 @@ class Pipeline:
         measured = [replace(passed(GATES_SECONDS, "predictions and tests"), estimate=gated)]
         if not reused:
             measured.append(replace(passed(BUILD_SECONDS, "data, training, conversion"), estimate=seconds))
-            memory = self.workshop.weigh(found)
+            memory = self.workshop.weigh(found, like=True)
             if memory is not None:
-                measured.append(replace(passed(MEMORY_BYTES, "of a loaded copy"), estimate=float(memory)))
+                measured.append(replace(passed(MEMORY_BYTES, "of a loaded copy of its kind"), estimate=float(memory)))
         evidence = self._evidence(found, spec, beside, evaluation, champion, measured)
         return Built(found, evidence, evaluation, reused)
 
@@ -184,6 +186,7 @@ class Pipeline:
             extra |= {f for f in read - late if there[f] != "TIMESTAMP"}
         table = tables.spec(primary)
         grouped = grouping(spec, there) - {*spec.features, spec.target, table.time or "", table.key or "", *extra}
+        grouped -= {*spec.forecast.series}
         columns = sorted((extra | grouped) - {need.column for need in spec.needs})
         if pinned["cutoff"] is not None:
             features = sorted({f for f in (*spec.features, *mapped_fields(spec, beside)) if f in there})
@@ -196,25 +199,24 @@ class Pipeline:
     # ── making ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _make(
-        self,
-        step: Build | Regate,
-        spec: ModelSpec,
-        beside: Beside,
-        data: DataSet,
-        snapshot: str,
-        sibling: bool,
+        self, step: Build | Regate, spec: ModelSpec, beside: Beside, data: DataSet, snapshot: str, sibling: bool
     ) -> Version:
         say = self.workshop.say
         tables = dict(data.train)
         if spec.needs:
             say(spec.name, "upstream columns, out of fold")
             tables[data.primary] = self.chain.out_of_fold(data, tables[data.primary], spec, beside, step.data["cutoff"])
+        for note in data.notes:
+            say(spec.name, note)
         say(spec.name, f"training on {tables[data.primary].num_rows:,} rows")
-        result = self.workshop.train(spec, step.definition, tables)
+        held = to_columns(self._holdout(data, spec, beside), spec.features)
+        result = self.workshop.train(spec, step.definition, tables, held)
         say(spec.name, "proving the compiled model equal")
-        holdout = self._holdout(data, spec, beside)
-        served = choose(result, to_columns(holdout, spec.features), self.workshop.trainers)
+        served = choose(result, held, self.workshop.trainers)
         manifest = self._manifest(step, spec, data, tables[data.primary], (result, served), snapshot)
+        job = Backtested(self.chain, step.definition, step.data, beside)
+        tested = backtest(job, spec, data, tables[data.primary])
+        manifest |= {"backtest": tested} if tested else {}
         upstreams = {m: v.id for m, v in beside.items()}
         self.registry.put_snapshots([Snapshot(snapshot, {**step.data, "upstreams": upstreams})])
         version = Version(
@@ -238,7 +240,7 @@ class Pipeline:
         seen = profile(rows, spec.features)
         signature = nullable(served.signature, {p.name for p in seen if p.missing > 0})
         artifact = self._stored(served.artifact, served.format, signature)
-        bare = replace(spec, metadata=Metadata())  # owners and tags change without a new version
+        bare = replace(spec, metadata=Metadata(), approval=None)  # these change without a new version
         return {
             "model": spec.name,
             "family": spec.family,
@@ -314,12 +316,13 @@ class Pipeline:
             predict=lambda batch: self.workshop.answers(version, batch),
             size=version.manifest["artifact"]["size"],
             seed=0,
-            keys=_repeated(data, holdout),
+            keys=_repeated(data, holdout, own),
             champion=rival[0] if rival else None,
             champion_classes=rival[1] if rival else None,
+            scale=data.scale,
         )
         beyond = around(self.workshop, spec, version, (holdout, case), lambda: self._timed_champion(champion, data))
-        return with_further(blamed(evaluate(case), own), case, beyond)
+        return told(with_further(blamed(evaluate(case), own), case, beyond), case, version)
 
     def _timed_champion(self, champion: Champion | None, data: DataSet) -> tuple[Version, Columns] | None:
         """The champion with the inputs it is timed on; None when there is none. Raises DataError if they lack."""
@@ -373,8 +376,10 @@ class Pipeline:
         )
 
 
-def _repeated(data: DataSet, holdout: Table) -> np.ndarray[Any, Any] | None:
-    """The key column, if a key repeats: its rows are not independent then."""
+def _repeated(data: DataSet, holdout: Table, spec: ModelSpec) -> np.ndarray[Any, Any] | None:
+    """The key column, if a key repeats: its rows are not independent then. Of a forecast blocks of origins."""
+    if spec.task == "forecast":
+        return origin_blocks(holdout, str(data.time), spec.forecast.horizon)
     if data.key is None or data.key not in holdout.column_names:
         return None
     values = to_columns(holdout, [data.key])[data.key]

@@ -11,16 +11,17 @@ import json
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from retinue.build.asked import field_json, signature_of, wide_of
 from retinue.build.environment import Environment
 from retinue.build.trainer import Trainer, Watch
 from retinue.build.training_errors import DIED_HINT, LIMIT_HINT, about, in_words, tail
-from retinue.core.contract import DType, Field, Label, Task, outputs_of
+from retinue.core.contract import Field, Label, Task
 from retinue.core.errors import TrainingError
 from retinue.core.identity import digest_bytes
 from retinue.core.portfolio import Limits
@@ -29,6 +30,7 @@ from retinue_worker.exchange import read_columns, write_columns
 Columns = Mapping[str, np.ndarray[Any, Any]]
 Json = Any
 _LIMITS = Limits()
+TIMED = 5  # single-row calls of an original, of which the median is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class TrainResult:
     logged: Mapping[str, Json]
     log: Path
     files: Path
+    proof: tuple[list[Answers], float | None] | None = None  # what `probe` gives for the batches asked with it
 
     @property
     def classes(self) -> tuple[Label, ...] | None:
@@ -129,8 +132,12 @@ class Trainers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def train(self, request: TrainRequest) -> TrainResult:
-        """Train one model. Raises TrainingError with the user's own lines first."""
+    def train(self, request: TrainRequest, proof: Sequence[Columns] = ()) -> TrainResult:
+        """Train one model. Raises TrainingError with the user's own lines first.
+
+        `proof` are batches that the model shall answer. They are handed over when the user's function has returned:
+        the process that has the model in memory loads what it kept of it and answers, which spares a process.
+        """
         folder = request.folder
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "train.log"
@@ -149,24 +156,30 @@ class Trainers:
             "prepare": dict(request.prepare) if request.prepare else None,
             **_compile_part(request, artifact),
         }
-        result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
-        if "error" in result:
-            raise in_words(result, request.model, log)
-        signature = signature_of(request, result)
-        return TrainResult(
-            request=request,
-            artifact=artifact,
-            format=result["format"],
-            signature=signature,
-            digest=digest_bytes(artifact.read_bytes()),
-            compiled=_compiled(signature, result["compiled"]),
-            compile_reason=_reason(request, result),
-            seconds=result["seconds"],
-            conversion_seconds=result["conversion"],
-            logged=result["logged"],
-            log=log,
-            files=folder / "files",
-        )
+        with self._turn, self._trainer(request.environment, request.overlay) as trainer:
+            result = self._asked(trainer, message, log, request.limits, request.model)
+            if "error" in result:
+                raise in_words(result, request.model, log)
+            signature = signature_of(request, result)
+            made = TrainResult(
+                request=request,
+                artifact=artifact,
+                format=result["format"],
+                signature=signature,
+                digest=digest_bytes(artifact.read_bytes()),
+                compiled=_compiled(signature, result["compiled"]),
+                compile_reason=_reason(request, result),
+                seconds=result["seconds"],
+                conversion_seconds=result["conversion"],
+                logged=result["logged"],
+                log=log,
+                files=folder / "files",
+            )
+            # a preparation's modules must be loaded from what was kept of them, not from what training imported
+            if proof and trainer.waits and made.format not in ("onnx", "prepared"):
+                with contextlib.suppress(TrainingError):  # a process of its own tells what went wrong
+                    return replace(made, proof=self._probed(trainer, probe_of(made), proof))
+            return made
 
     def adopt(
         self, request: TrainRequest, artifact: tuple[Path, str], classes: Sequence[Json] | None, log: Path
@@ -213,6 +226,12 @@ class Trainers:
 
         Rows on which the model raises are told, not raised. Raises TrainingError when the model does not load.
         """
+        with self._turn, self._trainer(request.environment, request.overlay) as trainer:
+            return self._probed(trainer, request, batches)
+
+    def _probed(
+        self, trainer: Trainer, request: PredictRequest, batches: Sequence[Columns]
+    ) -> tuple[list[Answers], float | None]:
         with tempfile.TemporaryDirectory(dir=self._folder.name) as temporary:
             folder = Path(temporary)
             paths = [str(folder / f"{index}.arrow") for index in range(len(batches))]
@@ -229,7 +248,7 @@ class Trainers:
                 "timing": request.timing,
             }
             log = folder / "probe.log"
-            result = self._ask(request.environment, request.overlay, message, log, request.limits, request.model)
+            result = self._asked(trainer, message, log, request.limits, request.model)
             if "error" in result:
                 raise in_words(result, request.model, log)
             answers = [
@@ -256,12 +275,18 @@ class Trainers:
         limits: Limits,
         model: str,
     ) -> dict[str, Json]:
+        with self._turn, self._trainer(environment, overlay) as trainer:
+            return self._asked(trainer, message, log, limits, model)
+
+    def _asked(
+        self, trainer: Trainer, message: dict[str, Json], log: Path, limits: Limits, model: str
+    ) -> dict[str, Json]:
+        """The answer of a trainer, of its waiting child if there is one. Raises TrainingError when there is none."""
         with tempfile.TemporaryDirectory(dir=self._folder.name) as temporary:
             result = Path(temporary, "result.json")
             message = {**message, "log": str(log.absolute()), "result": str(result)}
             watch = Watch(limits)
-            with self._turn, self._trainer(environment, overlay) as trainer:
-                end = trainer.run(message, watch)
+            end = trainer.more(message, watch) if trainer.waits else trainer.run(message, watch)
             answer: dict[str, Json] = json.loads(result.read_bytes()) if result.exists() else {}
             if answer.pop("unfinished", False):
                 answer["reason"] = f"the conversion {watch.exceeded or end}"
@@ -291,6 +316,7 @@ class Trainers:
         try:
             yield trainer
         finally:
+            trainer.free()
             with self._lock:
                 keep = trainer.alive and not self._closed
                 if keep:
@@ -305,53 +331,31 @@ class Trainers:
 
 
 # ------------------------------------------------------------------------------------------------ what a request says
+def probe_of(result: TrainResult) -> PredictRequest:
+    """How to ask a trained model, with single-row calls timed."""
+    request = result.request
+    return PredictRequest(
+        environment=request.environment,
+        artifact=result.artifact,
+        format=result.format,
+        signature=result.signature,
+        timing=TIMED,
+        limits=request.limits,
+        overlay=request.overlay,
+        model=request.model,
+    )
+
+
 def _compile_part(request: TrainRequest, artifact: Path) -> dict[str, Json]:
     return {
         "features": [item.name for item in request.inputs],
-        "inputs": [_field(item) for item in request.inputs],
+        "inputs": [field_json(item) for item in request.inputs],
         "target": request.target,
         "task": request.task,
         "compile": request.compile,
         "compiled": str(artifact.absolute()),
-        **_wide(request),
+        **wide_of(request),
     }
-
-
-def _wide(request: TrainRequest) -> dict[str, Json]:
-    """What the columns of a wide output are: only in the requests and signatures of tasks that have one."""
-    if request.targets:
-        return {"steps": list(request.targets)}
-    return {"quantiles": list(request.quantiles)} if request.quantiles else {}
-
-
-def _field(item: Field) -> dict[str, Json]:
-    return {"name": item.name, "dtype": item.dtype, "nullable": item.nullable, "width": item.width}
-
-
-def signature_of(request: TrainRequest, result: Mapping[str, Json]) -> dict[str, Json]:
-    """What `retinue_worker.runtime.load` needs beside the artifact."""
-    classes = result["classes"]
-    width = len(classes or request.quantiles or request.targets)
-    outputs = outputs_of(request.task, request.target, _label_dtype(classes), width)
-    return {
-        "task": request.task,
-        "target": request.target,
-        "classes": classes,
-        "inputs": [_field(item) for item in request.inputs],
-        "outputs": [_field(item) for item in outputs],
-        "container": result["container"],
-        "trusted": result["trusted"],
-        "onnx": result["onnx"],
-        **_wide(request),
-    }
-
-
-def _label_dtype(classes: Sequence[Label] | None) -> DType:
-    kinds = {type(value) for value in classes or ()}
-    for kind, dtype in ((bool, "BOOL"), (int, "INT64"), (float, "FP64")):
-        if kinds <= {kind}:
-            return dtype  # type: ignore[return-value]  # literals in a tuple widen to str
-    return "BYTES"
 
 
 def _compiled(signature: Mapping[str, Json], made: Mapping[str, Json] | None) -> Compiled | None:

@@ -71,7 +71,8 @@ class Trainer:
         options = [*(["--overlay", str(overlay.absolute())] if overlay else [])]
         for module in _HEAD_START:
             options += ["--import", module]
-        self.alive = True
+        self.alive, self.waits = True, False  # `waits`: a child that left a result may be asked more
+        self._child = 0
         with open(folder / "trainers.log", "ab") as log:
             self._process = subprocess.Popen(
                 [environment.python.absolute(), "-s", "-c", bootstrap("train"), _worker_folder(), *options],
@@ -93,17 +94,38 @@ class Trainer:
             )
 
     def run(self, message: dict[str, Json], watch: Watch) -> str:
-        """Carry one request to its end; says how the child ended. The trainer stays alive only if it is told so."""
-        self.alive = False  # an interrupt in between leaves the pipes in the middle of a conversation
+        """Carry one request to its end; says how the child ended, or that it left its result and waits.
+
+        The trainer stays alive only if it is told so.
+        """
+        return self._conversation(message, watch, started=False)
+
+    def more(self, message: dict[str, Json], watch: Watch) -> str:
+        """Carry a further request out in the child that left a result and waits."""
+        return self._conversation(message, watch, started=True)
+
+    def free(self) -> None:
+        """Let a waiting child go; its trainer ends it while this side goes on."""
+        if self.waits:
+            self.waits = False
+            try:
+                self._send({"op": "end"})
+            except OSError:
+                self.alive = False
+
+    def _conversation(self, message: dict[str, Json], watch: Watch, *, started: bool) -> str:
+        self.alive = self.waits = False  # an interrupt in between leaves the pipes in the middle of a conversation
         try:
             self._send(message)
-            started = self._receive()
-            if started is not None:
-                with watch.over(started["started"]):
-                    ended = self._receive()
-                if ended is not None:
-                    self.alive = True
-                    return _ending(ended["ended"])
+            if not started:
+                child = self._receive()
+                self._child = child["started"] if child else 0
+            if self._child:
+                with watch.over(self._child):
+                    answer = self._receive()
+                if answer is not None:
+                    self.alive, self.waits = True, "left" in answer
+                    return "left its result" if self.waits else _ending(answer["ended"])
         except (OSError, ValueError):
             pass  # a broken pipe, or one that `end` closed, says the same as an end of file
         return "died"
