@@ -45,10 +45,10 @@ def settled_by(wisher: Wisher, loaded: str, recorded: tuple[str, str, str]) -> s
     if stamps is None:
         return None
     code = {}
-    for spec in {(s.train, s.files): s for s in specs}.values():
+    for spec in {(s.train, s.prepare, s.files): s for s in specs}.values():
         closure, files = wisher.code(spec)
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        code[digest([spec.train, spec.files])] = [closure.digest, closure.trees, sums]
+        code[digest([spec.train, spec.prepare, spec.files])] = [closure.digest, closure.trees, sums]
     locks = {name: lock.digest for name, lock in wisher.locks.items()}
     notes = wisher.tables.notes()
     return digest([FORMAT, installed("retinue"), code_stamp(ROOMS), recorded, loaded, stamps, code, locks, notes])
