@@ -103,7 +103,7 @@ def by_hand(harbour: Harbour, rows: list[dict[str, Any]]) -> list[float]:
     """The function as it stands in the checkout, then the line that the training logged."""
     said = harbour.do(lambda p: p.version("delay")).manifest["logged"]
     space: dict[str, Any] = {}
-    exec(PREP.replace("from harbour.regions import ROUGH", REGIONS), space)  # noqa: S102  our own text
+    exec(PREP.replace("from harbour.regions import ROUGH", REGIONS), space)
     made = space["ready"](pa.Table.from_pylist(rows))
     found = said["base"] + said["sine"] * made["sine"] + said["rough"] * made["rough"]
     return [float(value) for value in found]
@@ -123,7 +123,7 @@ def test_a_preparation_travels_with_its_version_to_gates_gateway_and_batch(tmp_p
     expected = pytest.approx(by_hand(h, ROWS), rel=1e-9)
 
     pq.write_table(pa.Table.from_pylist(ROWS), h.root / "in.parquet")
-    h.do(lambda p: p.scoring.score(Ask("delay", "in.parquet", h.root / "out", journal="none")))
+    h.do(lambda p: p.scoring.score(Ask("delay", str(h.root / "in.parquet"), h.root / "out", journal="none")))
     assert pq.read_table(h.root / "out").sort_by("row").column("delay").to_pylist() == expected
     _changed(h)
     with served(h) as url:  # what the checkout says by now is nothing to the version
@@ -144,7 +144,8 @@ def _changed(h: Harbour) -> None:
     assert [(why.reason, why.text) for why in step.why] == [("CODE", prep)]
     outcome = h.apply()
     assert statuses(outcome) == {"delay": "gate failed"}
-    assert "`prepare: harbour.prep:ready` must make each row from that row alone" in outcome.models[0].text
+    detail = next(r["detail"] for r in outcome.models[0].results if r["gate"] == "contract.single")
+    assert "`prepare: harbour.prep:ready` must make each row from that row alone" in detail
 
     h.edit("    df = table", "    raise LookupError('no chart')\n    df = table", prep)
     outcome = h.apply()

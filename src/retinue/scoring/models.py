@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -51,6 +53,7 @@ class _Elsewhere:
     def __init__(self, runner: WorkerRunner, loop: asyncio.AbstractEventLoop) -> None:
         self._runner = runner
         self._loop = loop
+        weakref.finalize(self, _let_go, loop, [runner]).atexit = False
 
     def run(self, columns: dict[str, Any]) -> Outputs:
         import numpy as np
@@ -81,6 +84,12 @@ class _Elsewhere:
 
         self._loop.call_soon_threadsafe(begin)
         return answer.result()
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, held: list[WorkerRunner]) -> None:
+    """Drop a runner where it unloads its model: on the loop's thread, not on that of whoever dropped the model."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and its processes with it
+        loop.call_soon_threadsafe(held.clear)
 
 
 class Models:
