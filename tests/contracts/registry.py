@@ -466,6 +466,17 @@ class RegistryContract:
         assert registry.before(P, S, {"a": "a2"}) == {"a": "a1"}
         assert registry.before(P, S, {}) == {}
 
+    def test_history_and_releases_are_read_in_part(self, registry: Registry) -> None:
+        for number in range(1, 6):
+            add_version(registry, f"a{number}")
+            land(registry, "a", f"a{number - 1}" if number > 1 else None, f"a{number}")
+        assert [row.release for row in registry.history(P, S, since=4)] == [5, 4]
+        assert [row.release for row in registry.history(P, S, "a", limit=1, since=2)] == [5]
+        assert registry.history(P, S, since=6) == []
+        heads, whole = registry.releases(P, S, 2, heads=True), registry.releases(P, S, 2)
+        assert heads == [replace(release, models={}, endpoints={}) for release in whole]
+        assert whole[0].models.keys() == {"a"}
+
     def test_the_mark_moves_with_all_that_a_plan_reads_and_with_nothing_else(self, registry: Registry) -> None:
         add_version(registry, "a1")
         marks = [registry.mark(P)]

@@ -91,10 +91,9 @@ def history(
             else:
                 emit(render_model_history(model, rows, told))
             return DONE
-        releases = registry.releases(name, to, limit)
-        rows = registry.history(name, to, None, limit=1_000_000 if releases else 1)
-        numbers = {r.number for r in releases}
-        rows = [r for r in rows if r.release in numbers]
+        releases = registry.releases(name, to, limit, heads=output is not Format.json)
+        since = min((r.number for r in releases), default=0)
+        rows = registry.history(name, to, None, limit=1_000_000, since=since) if releases else []
         told = changes(registry, [(r.model, r.old, r.new) for r in rows])
         if output is Format.json:
             emit_json({"releases": to_json(releases), "changes": _with_reasons(rows, told)})

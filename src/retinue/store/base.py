@@ -47,8 +47,8 @@ class RegistryReader(Protocol):
     def release(self, portfolio: str, stage: str, number: int) -> Release:
         """That release. Raises StateError when there is none of that number."""
 
-    def releases(self, portfolio: str, stage: str, limit: int = 50) -> list[Release]:
-        """The newest first."""
+    def releases(self, portfolio: str, stage: str, limit: int = 50, *, heads: bool = False) -> list[Release]:
+        """The newest first; with `heads`, without their models and endpoints."""
 
     def release_at(self, portfolio: str, stage: str, moment: str) -> Release | None:
         """The release that was current at that moment."""
@@ -80,8 +80,10 @@ class RegistryReader(Protocol):
     def holds(self, portfolio: str, stage: str, *, ended: bool = False) -> list[Hold]:
         """Active holds (with `ended`, also those that have ended), newest first."""
 
-    def history(self, portfolio: str, stage: str, model: str | None = None, limit: int = 50) -> list[HistoryRow]:
-        """Changes of one model or of all, newest first."""
+    def history(
+        self, portfolio: str, stage: str, model: str | None = None, limit: int = 50, since: int = 0
+    ) -> list[HistoryRow]:
+        """Changes of one model or of all, newest first, from release `since` on."""
 
     def audit(self, portfolio: str, limit: int = 50) -> list[AuditRow]:
         """Acts, newest first."""

@@ -90,10 +90,11 @@ class MemoryRegistry(MemoryPublications):
                 raise rules.no_release(portfolio, stage, number)
             return found[number - 1]
 
-    def releases(self, portfolio: str, stage: str, limit: int = 50) -> list[Release]:
-        """The newest first."""
+    def releases(self, portfolio: str, stage: str, limit: int = 50, *, heads: bool = False) -> list[Release]:
+        """The newest first; with `heads`, without their models and endpoints."""
         with self._lock:
-            return self._stage(portfolio, stage).releases[::-1][:limit]
+            found = self._stage(portfolio, stage).releases[::-1][:limit]
+            return [replace(made, models={}, endpoints={}) for made in found] if heads else found
 
     def release_at(self, portfolio: str, stage: str, moment: str) -> Release | None:
         """The release that was current at that moment: the newest that had landed by then."""
@@ -152,10 +153,13 @@ class MemoryRegistry(MemoryPublications):
             found = self._stage(portfolio, stage).holds
             return [hold for hold in reversed(found) if ended or hold.ended is None]
 
-    def history(self, portfolio: str, stage: str, model: str | None = None, limit: int = 50) -> list[HistoryRow]:
-        """Changes of one model or of all, newest first."""
+    def history(
+        self, portfolio: str, stage: str, model: str | None = None, limit: int = 50, since: int = 0
+    ) -> list[HistoryRow]:
+        """Changes of one model or of all, newest first, from release `since` on."""
         with self._lock:
-            found = [row for row in self._stage(portfolio, stage).changes if model is None or row.model == model]
+            rows = self._stage(portfolio, stage).changes
+            found = [row for row in rows if row.release >= since and model in (None, row.model)]
             return sorted(found, key=lambda row: (-row.release, row.model))[:limit]
 
     def audit(self, portfolio: str, limit: int = 50) -> list[AuditRow]:

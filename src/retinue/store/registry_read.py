@@ -139,9 +139,11 @@ class SqlReader:
             raise rules.no_release(portfolio, stage, number)
         return rows.release_of(found[0])
 
-    def releases(self, portfolio: str, stage: str, limit: int = 50) -> list[Release]:
-        """The newest first."""
-        query = release_select(portfolio, stage).order_by(t.releases.c.number.desc()).limit(limit)
+    def releases(self, portfolio: str, stage: str, limit: int = 50, *, heads: bool = False) -> list[Release]:
+        """The newest first; with `heads`, without their models and endpoints."""
+        r = t.releases.c
+        bare = select(t.releases).where(r.portfolio == portfolio, r.stage == stage)
+        query = (bare if heads else release_select(portfolio, stage)).order_by(r.number.desc()).limit(limit)
         return [rows.release_of(row) for row in self._all(query)]
 
     def release_at(self, portfolio: str, stage: str, moment: str) -> Release | None:
@@ -206,12 +208,14 @@ class SqlReader:
             query = query.where(t.holds.c.ended.is_(None))
         return [rows.hold_of(row) for row in self._all(query.order_by(t.holds.c.seq.desc()))]
 
-    def history(self, portfolio: str, stage: str, model: str | None = None, limit: int = 50) -> list[HistoryRow]:
-        """Changes of one model or of all, newest first."""
+    def history(
+        self, portfolio: str, stage: str, model: str | None = None, limit: int = 50, since: int = 0
+    ) -> list[HistoryRow]:
+        """Changes of one model or of all, newest first, from release `since` on."""
         r, c = t.releases.c, t.changes.c
         same = and_(r.portfolio == c.portfolio, r.stage == c.stage, r.number == c.release)
         query = select(t.changes, r.cause, r.why, r.who, r.created).join(t.releases, same)
-        query = query.where(c.portfolio == portfolio, c.stage == stage)
+        query = query.where(c.portfolio == portfolio, c.stage == stage, c.release >= since)
         if model is not None:
             query = query.where(c.model == model)
         query = query.order_by(c.release.desc(), bytewise(c.model)).limit(limit)

@@ -78,8 +78,8 @@ def unpack_map(body: bytes) -> tuple[dict[str, Entry], dict[str, Mapping[str, Js
 
 
 def release_of(row: Row) -> Release:
-    """From a row of `releases` with its map's `body`."""
-    models, endpoints = unpack_map(row["body"])
+    """From a row of `releases` with its map's `body`; without it, the models and endpoints are left out."""
+    models, endpoints = unpack_map(row["body"]) if "body" in row else ({}, {})
     return Release(
         portfolio=row["portfolio"],
         stage=row["stage"],
