@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from retinue.control.evidence import EvidenceBook
-from retinue.control.recorded import Recorded
+from retinue.control.recorded import CHUNK, Recorded
 from retinue.core.declaration import differences
 from retinue.core.errors import StateError, UsageError
 from retinue.core.family import placeholders
@@ -261,8 +261,13 @@ def _keyed(what: str, old: Mapping[str, Json], new: Mapping[str, Json]) -> list[
 
 
 def changes(registry: RegistryReader, moves: Sequence[tuple[str, str | None, str | None]]) -> tuple[Change, ...]:
-    """Each (model, old version, new version) with its family and its reasons, in a constant number of queries."""
-    versions = registry.versions({v for _, old, new in moves for v in (old, new) if v is not None})
+    """Each (model, old version, new version) with its family and its reasons; manifests are not held all at once."""
+    ids = sorted({v for _, old, new in moves for v in (old, new) if v is not None})
+    versions = {
+        found.id: replace(found, manifest={"family": found.manifest.get("family")})
+        for start in range(0, len(ids), CHUNK)
+        for found in registry.versions(ids[start : start + CHUNK]).values()
+    }
     pairs = [(versions[old], versions[new]) for _, old, new in moves if old in versions and new in versions]
     definitions = registry.definitions({v.definition for a, b in pairs if a.definition != b.definition for v in (a, b)})
     snapshots = registry.snapshots({v.snapshot for a, b in pairs if a.snapshot != b.snapshot for v in (a, b)})
