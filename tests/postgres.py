@@ -54,3 +54,22 @@ def migrated() -> str:
     made = new_database()
     SqlRegistry(made).close()
     return made.partition("?")[0].rpartition("/")[2]
+
+
+def cut(database_url: str) -> int:
+    """End every connection to a database, as a network or a failover does; how many there were."""
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    return len(run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"))
+
+
+def stop() -> None:
+    """Stop the server at once, as a crash does. `start` starts it again."""
+    made = server()
+    from pgserver.postgres_server import pg_ctl  # type: ignore[attr-defined]  # it is not for everybody
+
+    pg_ctl(["-m", "immediate", "-w", "stop"], pgdata=made.pgdata, user=made.system_user)
+
+
+def start() -> None:
+    """Start the server again where it was."""
+    server().ensure_postgres_running()
