@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.routes.harbour import Harbour, statuses, write
 
+from retinue.core.declaration import differences
 from retinue.core.errors import PortfolioError
 from retinue.core.plan import Build
+from retinue.core.portfolio import ModelSpec
 from retinue.gateway.record import read_record
 from retinue.scoring.job import Ask
 
@@ -153,6 +156,24 @@ def _changed(h: Harbour) -> None:
     assert "prepare raised LookupError: no chart" in outcome.models[0].text
     assert "harbour/prep.py:9 in ready: raise LookupError('no chart')" in outcome.models[0].text
     assert h.number() == 1
+
+
+def test_it_is_in_the_definition_only_where_it_is_said_and_survives_a_record(tmp_path: Path) -> None:
+    h = place(tmp_path / "p")
+    said = h.do(lambda p: p.portfolio.models["delay"].spec)
+    assert msgspec.convert(msgspec.to_builtins(said), ModelSpec) == said
+    with_it = next(iter(h.plan().definitions.values()))
+    assert with_it["prepare"] == "harbour.prep:ready"
+    assert {"harbour/prep.py", "harbour/regions.py"} <= set(with_it["code"])
+    h.edit("    prepare: harbour.prep:ready\n", "")
+    without = next(iter(h.plan().definitions.values()))
+    assert "prepare" not in without
+    assert "harbour/prep.py" not in without["code"]
+    (why, *_) = differences(without, with_it)
+    assert (why.reason, why.text) == (
+        "CODE",
+        "prepare nothing → harbour.prep:ready, harbour/prep.py, harbour/regions.py",
+    )
 
 
 def test_a_function_that_is_not_there_is_told_where_it_is_named(tmp_path: Path) -> None:
