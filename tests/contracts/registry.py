@@ -501,7 +501,7 @@ class RegistryContract:
         assert moved()
         lease(registry, ["a"])
         registry.record(P, AuditRow(moment(1), "ann", "note", "n", "why", None))
-        registry.begin_apply(ApplyRecord("x", P, S, "plan", "ann", "running", moment(1), None, {}))
+        registry.begin_apply(ApplyRecord("x", P, S, {}, "ann", "running", moment(1), None, {}))
         assert moved(False)
         add_version(registry, "o1", portfolio="other")
         registry.put_settings("other", {"n": 1}, expected=0, why="", who="ann", now=moment(1))
