@@ -87,13 +87,13 @@ def _check_estimator(model: Any, request: dict[str, Any]) -> str:
     if own is not None and list(own) != features:
         raise NonsenseError(
             f"the {name} was fitted on {', '.join(map(str, own))}, but the features are {', '.join(features)}",
-            "Fit on `df[list(job.features)]`, in that order.",
+            "Fit on `df[job.features]`, in that order.",
         )
     count = getattr(model, "n_features_in_", len(features))
     if count != len(features):
         raise NonsenseError(
             f"the {name} was fitted on {count} columns, but there are {len(features)} features",
-            "Fit on `df[list(job.features)]`, in that order.",
+            "Fit on `df[job.features]`, in that order.",
         )
     return "array" if own is None else "dataframe"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from retinue_worker import boosters
 
-_RETRAIN = "Train on `df[list(job.features)]`, in that order."
+_RETRAIN = "Train on `df[job.features]`, in that order."
 
 
 class MisfitError(Exception):

@@ -1,5 +1,6 @@
 """One fork per request: what a trainer does with a child, and the messages on its pipes.
 
+The child is forked before there is a request, so that none waits for it.
 A child that has left its result waits for what is asked next about what it has in memory, until it is told to end; it
 is killed then, and the next request need not wait until its memory was given back.
 """
@@ -24,6 +25,10 @@ class Line:
     def __init__(self, told: int, say: int) -> None:
         self._told, self._say = told, say
 
+    def first(self) -> dict[str, Any] | None:
+        """The request that this child is for; None when the trainer goes without one."""
+        return receive(self._told)
+
     def left(self) -> dict[str, Any] | None:
         """Say that a result was left, and wait for what is asked next; None when nothing is."""
         try:
@@ -33,11 +38,11 @@ class Line:
             return None
 
 
-def serve(act: Callable[[Line], None], requests: int, answers: int) -> None:
-    """Run `act` in a child and report what becomes of it, until the platform says that it may end.
+def serve(act: Callable[[Line], None], requests: int, answers: int) -> bool:
+    """Run `act` in a child for the next request and report what becomes of it, until the platform lets it go.
 
     {"started": pid}, then for each request {"left": true} or, once, {"ended": status}. After {"left"} the platform
-    asks again or says {"op": "end"}, which has no answer.
+    asks again or says {"op": "end"}, which has no answer. False when the platform is gone.
     """
     told, tell = os.pipe()
     heard, say = os.pipe()
@@ -52,13 +57,23 @@ def serve(act: Callable[[Line], None], requests: int, answers: int) -> None:
             status = 0
         finally:
             os._exit(status)
+    with contextlib.suppress(OSError):  # whichever of the two comes first: it is ended by its group
+        os.setpgid(child, child)
     os.close(told)
     os.close(say)
-    send(answers, {"started": child})
     watched = _watch(child)
     try:
+        request = receive(requests)
+        if request is None:
+            _end_group(child)
+            os.waitpid(child, 0)
+            return False
+        send(answers, {"started": child})
+        with contextlib.suppress(OSError):
+            send(tell, request)
         while not _turn(child, (requests, answers), (tell, heard), watched):
             pass
+        return True
     finally:
         for descriptor in (tell, heard, *watched):
             os.close(descriptor)

@@ -17,18 +17,19 @@ class TrainingJob:
 
     `data` maps table names to `pyarrow.Table`; `labels` is the feedback since the last build (a table) or None;
     `files` is a folder: what is written there is kept with the version. `targets` are the columns to predict: the
-    target, or of a forecast the target of each step ahead, in order.
+    target, or of a forecast the target of each step ahead, in order. Lists, because a data frame takes a
+    list for columns and a tuple for one key: `df[job.features]`.
     """
 
     data: dict[str, Any]
     params: dict[str, Any]
     seed: int
-    features: tuple[str, ...]
+    features: list[str]
     target: str
     task: str
     files: Path
     labels: Any = None
-    targets: tuple[str, ...] = ()
+    targets: list[str] = field(default_factory=list)
     logged: dict[str, Any] = field(default_factory=dict)
 
     def log(self, **values: Any) -> None:

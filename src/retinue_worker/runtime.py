@@ -285,7 +285,7 @@ def _load_skops(path: str, signature: dict[str, Any]) -> tuple[Callable[[Columns
 
     def run(columns: Columns) -> Columns:
         table = frame(columns, inputs)
-        if signature["task"] in ("regression", "quantiles"):
+        if signature["task"] in ("regression", "quantiles", "forecast"):
             return {signature["target"]: estimator.predict(table)}
         probability = estimator.predict_proba(table)
         return {"label": estimator.predict(table), "probability": probability[:, order] if order else probability}

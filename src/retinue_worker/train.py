@@ -50,15 +50,16 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.freeze()  # children neither scan nor copy what is shared with them
     forks.send(answers, {"ready": True})
-    while True:
-        request = forks.receive(requests)
-        if request is None:
-            return 0
-        forks.serve(partial(_child, request, overlay), requests, answers)
+    while forks.serve(partial(_child, overlay), requests, answers):
+        pass
+    return 0
 
 
-def _child(request: dict[str, Any], overlay: _Overlay, line: forks.Line) -> None:
+def _child(overlay: _Overlay, line: forks.Line) -> None:
     """Answer a request, and what is asked next about what is in memory then."""
+    request = line.first()
+    if request is None:
+        return
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -148,16 +149,16 @@ def _train(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
         data=tables,
         params=request["params"],
         seed=request["seed"],
-        features=tuple(request["features"]),
+        features=list(request["features"]),
         target=request["target"],
         task=request["task"],
         files=files,
         labels=read_table(request["labels"]) if request["labels"] else None,
-        targets=tuple(request.get("steps") or [request["target"]]),
+        targets=list(request.get("steps") or [request["target"]]),
     )
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     model = _call(request, job)
-    seconds = time.perf_counter() - start
+    seconds, used = time.perf_counter() - start, time.process_time() - used
     classifies = request["task"] in ("binary", "multiclass")
     kept = keep(model, request, _classes_seen(job) if classifies and framework_of(model) else None)
     result = {"seconds": seconds, "logged": job.logged, "conversion": 0.0, "compiled": None, "reason": None}
@@ -170,8 +171,10 @@ def _train(request: dict[str, Any], overlay: _Overlay) -> dict[str, Any]:
         result["reason"] = "it has a preparation, which is Python and runs in its environment"
     elif kept["format"] != "onnx":
         _leave(request, {**result, **kept, "unfinished": True})  # a converter that crashes or hangs costs no training
+        used -= time.process_time()
         result.update(_compile(model, {**request, "classes": kept["classes"]}, overlay, kept["container"], 0))
-    return {**result, **kept}
+        used += time.process_time()
+    return {**result, **kept, "cpu": used}
 
 
 def _call(request: dict[str, Any], job: TrainingJob) -> Any:

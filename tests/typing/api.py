@@ -14,7 +14,7 @@ from retinue_worker import TrainingJob
 
 
 def train(job: TrainingJob) -> Any:
-    assert_type(job.features, tuple[str, ...])
+    assert_type(job.features, list[str])
     assert_type(job.target, str)
     assert_type(job.seed, int)
     assert_type(job.files, Path)

@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from retinue.cli import (
+    commands_approve,
     commands_change,
     commands_clients,
     commands_db,
     commands_journal,
     commands_keep,
-    commands_publish,
     commands_logs,
     commands_look,
     commands_publish,
@@ -50,6 +50,7 @@ app = typer.Typer(
 for room in (
     commands_start,
     commands_change,
+    commands_approve,
     commands_test,
     commands_look,
     commands_logs,
@@ -59,7 +60,6 @@ for room in (
     commands_clients,
     commands_db,
     commands_keep,
-    commands_publish,
     commands_publish,
 ):
     room.register(app)
@@ -155,7 +155,8 @@ def main() -> None:
         if reconfigure is not None:
             reconfigure(errors="replace")  # a terminal without × or → shows ? instead of failing
     code = run(sys.argv[1:])
-    gc.freeze()  # what is left goes with the process: a last search through it would be for nothing
+    if "duckdb" not in sys.modules:  # which tells at its end what it thinks it leaked
+        gc.freeze()  # what is left goes with the process: a last search through it would be for nothing
     sys.exit(code if code != DONE else None)
 
 

@@ -32,7 +32,7 @@ def train(job: TrainingJob):
     flowers = job.data["flowers"].to_pandas()
     classifier = LogisticRegression(C=job.params.get("C", 1.0))
     model = make_pipeline(SimpleImputer(), StandardScaler(), classifier)  # a request may leave a field out
-    return model.fit(flowers[list(job.features)], flowers[job.target])
+    return model.fit(flowers[job.features], flowers[job.target])
 '''
 
 _GITIGNORE = ".retinue/\n"
