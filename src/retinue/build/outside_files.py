@@ -146,7 +146,7 @@ def _filesystem(spec: ModelSpec) -> Any:
     try:
         import fsspec
 
-        return fsspec.filesystem("s3")
+        return fsspec.filesystem("s3", use_listings_cache=False)
     except ImportError as error:
         raise PortfolioError(
             f"the artifact {spec.artifact} of {spec.name} needs a package to be read: {error}",

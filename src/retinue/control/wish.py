@@ -253,6 +253,8 @@ class Wisher:
         table = self.portfolio.tables[spec.data[0].table]
         for need in spec.needs if table.time is None else ():
             upstream = specs[need.model]
+            if not upstream.data:
+                continue  # made elsewhere, of rows that nobody knows here
             theirs = self.portfolio.tables[upstream.data[0].table]
             same = (spec.holdout.by or table.key) == (upstream.holdout.by or theirs.key)
             if theirs.time is None and same and upstream.holdout.share >= spec.holdout.share:
