@@ -1,4 +1,4 @@
-"""`retinue publish`: what was trained elsewhere is handed over, shown by the plan, gated, released, kept; or refused."""
+"""`retinue publish`: what was trained elsewhere is handed over, planned, gated, released and kept; or refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retinue.cli.main import run
 from retinue.cli.render_version import render_version
 from retinue.control.backup import restore_state, write_backup
 from retinue.control.telling import told
-from retinue.core.errors import PortfolioError, RetinueError
+from retinue.core.errors import PortfolioError
 from retinue.core.plan import Build
 from retinue.settings import load_settings
 
