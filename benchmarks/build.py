@@ -74,6 +74,7 @@ class Spent:
 
     training: float = 0.0
     conversion: float = 0.0
+    cpu: float = 0.0  # of both
 
 
 def write(folder: Path, shops: int) -> None:
@@ -118,6 +119,7 @@ def clocked() -> Iterator[Spent]:
         result = train(self, *given, **named)
         spent.training += result.seconds
         spent.conversion += result.conversion_seconds
+        spent.cpu += result.cpu_seconds
         return result
 
     with mock.patch.object(Trainers, "train", timed):
@@ -198,7 +200,7 @@ def main() -> int:
         ("  conversion", spent.conversion),
         ("overhead, wall", wall - own),
         ("CPU of all processes", used),
-        ("overhead, CPU", used - own),
+        ("overhead, CPU", used - spent.cpu),
     ):
         print(f"  {what:<28}{seconds / count * 1e3:>9.1f}")
     judged = not options.quick and not options.profile

@@ -7,9 +7,10 @@ onnxruntime that gateways run. Converters do not always say when they are wrong 
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from retinue.build.train import Answers, Columns, Compiled, Trainers, TrainResult, probe_of
 from retinue.core.contract import NUMERIC, Field
 from retinue.core.errors import TrainingError
-from retinue_worker.runtime import ModelError, load
+from retinue_worker.runtime import Model, ModelError, load
 
 Json = Any
 Array = np.ndarray[Any, Any]
@@ -68,19 +69,23 @@ class Served:
     latency_us: Mapping[str, float]
 
 
-def prove_parity(native: Mapping[str, Array], path: Path, signature: Mapping[str, Json], columns: Columns) -> Parity:
+def prove_parity(
+    native: Mapping[str, Array],
+    path: Path,
+    signature: Mapping[str, Json],
+    columns: Columns,
+    model: Model | None = None,
+) -> Parity:
     """Compare the original's answers on `columns` with a conversion's, in this process's onnxruntime.
 
+    `model` is the conversion where it is loaded already.
     Every row counts: probabilities within 1e-4 (regression: relative to the value), labels equal wherever the
     original's margin between its first two classes is above the tolerance.
     """
     rows = len(next(iter(columns.values()), ()))
     try:
-        model = load(str(path), "onnx", dict(signature))
-        try:
-            compiled = model.run(dict(columns))
-        finally:
-            model.close()
+        with _loaded(path, signature, model) as asked:
+            compiled = asked.run(dict(columns))
     except ModelError as error:
         return Parity(False, None, None, TOLERANCE, rows, reason=f"the conversion does not run: {_line(error, path)}")
     if signature["task"] in NUMERIC:
@@ -152,14 +157,38 @@ def _proved(
     latency = {} if microseconds is None else {"native": microseconds}
     compiled, reason, closest = result.compiled, result.compile_reason, None
     while compiled is not None:
-        parity = _prove(compiled, answers, batches)
-        if parity.ok:
-            return _faster(result, compiled, parity, latency, batches[0])
+        model = _try(compiled)
+        try:
+            parity = _prove(compiled, answers, batches, model)
+            if parity.ok and model is not None:
+                return _faster(result, compiled, parity, latency, _latency(model, batches[0]))
+        finally:
+            if model is not None:
+                model.close()
         closest = _closer(closest, parity)
         compiled, _ = trainers.convert(result, compiled.way + 1)
     if closest is not None:
         reason = closest.reason if closest.largest is None else f"not proved equal: {closest.reason}"
     return _original(result, reason or "not converted", closest, latency)
+
+
+def _try(compiled: Compiled) -> Model | None:
+    """The conversion loaded once for all that is asked of it; None if it does not load, which its proof tells."""
+    try:
+        return load(str(compiled.path), "onnx", dict(compiled.signature))
+    except ModelError:
+        return None
+
+
+@contextlib.contextmanager
+def _loaded(path: Path, signature: Mapping[str, Json], model: Model | None) -> Iterator[Model]:
+    """A conversion, loaded if it is not; only what is loaded here is closed. Raises ModelError."""
+    own = model or load(str(path), "onnx", dict(signature))
+    try:
+        yield own
+    finally:
+        if model is None:
+            own.close()
 
 
 def _indispensable(inputs: Sequence[Field], sample: Columns, edge: Answers) -> frozenset[str]:
@@ -200,7 +229,7 @@ def _closer(one: Parity | None, other: Parity) -> Parity:
     return one
 
 
-def _prove(compiled: Compiled, answers: Sequence[Answers], batches: Sequence[Columns]) -> Parity:
+def _prove(compiled: Compiled, answers: Sequence[Answers], batches: Sequence[Columns], model: Model | None) -> Parity:
     """Parity over all batches as one; rows on which the original fails are left out and counted."""
     parts = []
     for given, columns in zip(answers, batches, strict=True):
@@ -208,7 +237,7 @@ def _prove(compiled: Compiled, answers: Sequence[Answers], batches: Sequence[Col
         kept = np.array([row not in given.failed for row in range(rows)], dtype=bool)
         if kept.any():
             there = {name: values[kept] for name, values in columns.items()}
-            parts.append(prove_parity(given.outputs, compiled.path, compiled.signature, there))
+            parts.append(prove_parity(given.outputs, compiled.path, compiled.signature, there, model))
     excluded = sum(len(given.failed) for given in answers)
     if not parts:
         return Parity(False, None, None, TOLERANCE, 0, excluded=excluded, reason="the original fails on every row")
@@ -228,10 +257,10 @@ def _prove(compiled: Compiled, answers: Sequence[Answers], batches: Sequence[Col
 
 
 def _faster(
-    result: TrainResult, compiled: Compiled, parity: Parity, latency: Mapping[str, float], sample: Columns
+    result: TrainResult, compiled: Compiled, parity: Parity, latency: Mapping[str, float], microseconds: float
 ) -> Served:
     """The conversion, unless it was measured to be slower than the original and is not required."""
-    measured = {**latency, "compiled": _latency(compiled.path, compiled.signature, sample)}
+    measured = {**latency, "compiled": microseconds}
     native = measured.get("native")
     # an original that needs no hop to a worker process would have to be clearly faster to be worth one
     if native is not None and measured["compiled"] > 2 * native and result.request.compile != "require":
@@ -255,8 +284,8 @@ def _as_onnx(result: TrainResult, sample: Columns) -> Served:
     """A model that was returned as ONNX: nothing to prove, but it must run."""
     inputs = result.request.inputs
     try:
-        latency = _latency(result.artifact, result.signature, sample)
         model = load(str(result.artifact), "onnx", dict(result.signature))
+        latency = _latency(model, sample)
         needed = _indispensable(inputs, sample, Answers(model.run(edge_rows(sample, inputs)), {}))
         model.close()
     except ModelError as error:
@@ -267,16 +296,14 @@ def _as_onnx(result: TrainResult, sample: Columns) -> Served:
     return _without_null(Served(result.artifact, "onnx", result.signature, None, None, {"compiled": latency}), needed)
 
 
-def _latency(path: Path, signature: Mapping[str, Json], sample: Columns) -> float:
+def _latency(model: Model, sample: Columns) -> float:
     """Median microseconds of a call with one row."""
-    model = load(str(path), "onnx", dict(signature))
     row = {name: values[:1] for name, values in sample.items()}
     times = []
     for _ in range(_TIMED + 2):  # the first two only warm up
         start = time.perf_counter()
         model.run(row)
         times.append(time.perf_counter() - start)
-    model.close()
     return statistics.median(times[2:]) * 1e6
 
 

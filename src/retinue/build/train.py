@@ -83,6 +83,7 @@ class TrainResult:
     logged: Mapping[str, Json]
     log: Path
     files: Path
+    cpu_seconds: float = 0.0  # of training and conversion
     proof: tuple[list[Answers], float | None] | None = None  # what `probe` gives for the batches asked with it
 
     @property
@@ -174,6 +175,7 @@ class Trainers:
                 logged=result["logged"],
                 log=log,
                 files=folder / "files",
+                cpu_seconds=result.get("cpu", 0.0),
             )
             # a preparation's modules must be loaded from what was kept of them, not from what training imported
             if proof and trainer.waits and made.format not in ("onnx", "prepared"):
