@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from retinue.build.outside import Declared, told_by_onnx
 from retinue.core.errors import PortfolioError, TrainingError
 from retinue.core.portfolio import ModelSpec
 
@@ -26,8 +27,6 @@ def look(path: Path, format_: str, spec: ModelSpec) -> None:
 
 
 def _graph(path: Path, spec: ModelSpec) -> None:
-    from retinue.build.outside import Declared, told_by_onnx
-
     try:
         told_by_onnx(path, Declared(spec.name, spec.features, spec.task, spec.target), None)
     except TrainingError as error:

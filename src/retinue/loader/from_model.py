@@ -20,6 +20,7 @@ from typing import Any
 from retinue.core.errors import UsageError
 from retinue.core.outside import FORMATS, PICKLE_HINT, PICKLE_WHY, known_format, looks_pickled, named_pickle
 from retinue.core.suggest import nearest
+from retinue_worker import boosters
 
 Json = Any
 _DTYPES = {
@@ -265,8 +266,6 @@ def _value(node: Json, archive: zipfile.ZipFile) -> Json:
 
 
 def _booster(model: Path) -> Read:
-    from retinue_worker import boosters
-
     framework = _format(model)
     try:
         found = boosters.read(str(model), framework)

@@ -38,7 +38,7 @@ class OutsideModel(ModelFields):
     """A model that comes from outside instead of `train:`; gates, releases and serving are the same."""
 
     artifact: Text = needed(
-        "File relative to the portfolio, or s3://…; found by its content, never by its name.", "yes"
+        "File relative to the portfolio, s3://…, or `published`: handed over by `retinue publish`.", "yes"
     )
     format: Literal["onnx", "skops", "xgboost", "lightgbm", "catboost"] | None = opt(
         "How the artifact is read; default: as its ending tells.", "yes"
