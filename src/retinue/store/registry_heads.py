@@ -78,7 +78,7 @@ def read_evidence(connection: Connection, versions: Collection[str]) -> dict[str
         beside = nothing if upstreams == "{}" else json.loads(upstreams)
         told = tuple(json.loads(results)) if results else ()
         one = same.setdefault
-        row = Evidence(same[version], beside, one(gates, gates), one(verdict, verdict), told, champion, created)
+        row = Evidence(same[version], beside, one(gates, gates), verdict, told, champion, created)
         found[version].append(row)
     return found
 
