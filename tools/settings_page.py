@@ -20,6 +20,16 @@ file. They say where things live and how this host serves, never what is served:
 sections and keys, wrong types and values out of range are errors. Sizes are bytes, times seconds; paths are relative to
 the file.
 """
+_TABLES = """\
+## `[approvers]`
+
+Groups of people who may approve models that ask for it (`approval: required by GROUP`): `risk = ["grace", "hopper"]`. Names are
+those of the audit trail: `RETINUE_USER`, else the login name.
+
+## `[connections.NAME]`
+
+Where data comes from: see [the guide](../guides/where-data-comes-from.md).
+"""
 _PLAIN = {
     "directory": "the state folder: database, artifacts, environments, releases, logs",
     "host": "address the doors listen on",
@@ -62,6 +72,7 @@ def _sections() -> Iterator[str]:
             about = (_PLAIN.get(name) or said[name]).replace("|", "\\|")
             yield f"| `{key}` | `RETINUE_{name.upper()}` | {_TYPES[kind]} | {shown} | {about} |"
         yield ""
+    yield _TABLES
 
 
 _TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false"}

@@ -17,6 +17,7 @@ from retinue.store.base import Artifacts, Registry
 if TYPE_CHECKING:
     from retinue.build.data_checks import DataChecks
     from retinue.build.pipeline import Pipeline
+    from retinue.control.approval import Desk
     from retinue.control.gc import Collector
     from retinue.control.live_tests import LiveTests
     from retinue.scoring.place import Place
@@ -84,8 +85,11 @@ def open_state(settings: Settings) -> State:
     return State(settings, open_registry(settings), open_artifacts(settings))
 
 
-def open_collector(settings: Settings, registry: Registry, now: str) -> Collector:
-    """A gc by these settings; versions stay at least as long as the journal's records that name them."""
+def open_collector(settings: Settings, registry: Registry, now: str, used: frozenset[str] = frozenset()) -> Collector:
+    """A gc by these settings; versions stay at least as long as the journal's records that name them.
+
+    `used`: digests of the locks that the portfolio's file declares.
+    """
     from retinue.control.gc import DAY, Collector
     from retinue.control.leases import later
     from retinue.control.pins import Keep
@@ -95,7 +99,8 @@ def open_collector(settings: Settings, registry: Registry, now: str) -> Collecto
     forever = settings.journal_enabled and not settings.journal_retain_days
     days = max(settings.gc_days, settings.journal_retain_days if settings.journal_enabled else 0)
     since = "" if forever else later(now, -days * DAY)
-    return Collector(open_dump(registry), registry, artifacts, settings, Keep(settings.gc_releases, since))
+    keep = Keep(settings.gc_releases, since)
+    return Collector(open_dump(registry), registry, artifacts, settings, keep, used)
 
 
 def open_artifacts(settings: Settings) -> Artifacts:
@@ -148,6 +153,17 @@ def open_pipeline(
     checks = open_checks(tables, registry, *place)
     workshop = Workshop(project.settings, tables, registry, project.artifacts, say=say)
     return Pipeline(workshop, Chain(workshop), registry, place[0], utc_now, registered, checks)
+
+
+def open_desk(project: Any) -> Desk:
+    """Where whoever acts approves and rejects what a project's stage withholds."""
+    from retinue.control.approval import Desk
+    from retinue.control.events import utc_now
+    from retinue.control.planning import Asked
+
+    groups = project.settings.approvers
+    place = project.registry, project.name, project.stage
+    return Desk(*place, who(), groups, utc_now, lambda names: project.plan(Asked(retry=names)))
 
 
 def open_tests(project: Any, chosen: Callable[[], dict[str, ModelSpec]]) -> LiveTests:

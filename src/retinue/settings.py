@@ -8,6 +8,7 @@
 [gc]      releases = 10  days = 30
 [log]     level = "warning"  file = "serve.log"  slow = 0.5
 [connections.NAME]  url = "${WAREHOUSE_URL}"   (see `core/connections`)
+[approvers] GROUP = ["ada", "grace"]   (who may approve, by the names of the audit trail)
 [telemetry] endpoint = "http://localhost:4318"  sample = 0.01
 """
 
@@ -64,6 +65,7 @@ class Settings:
     gc_days: int = 30  # days for which what was live or built can be rolled back to; at least the journal's retention
     telemetry_endpoint: str = ""  # base URL of an OTLP/HTTP collector; empty: OTEL_EXPORTER_OTLP_ENDPOINT, else off
     connections: Mapping[str, Connection] = field(default_factory=dict)  # by name; their text shows no secrets
+    approvers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # group → who may approve
     telemetry_sample: float = 0.01  # share of requests traced when the caller does not say
 
     @property
@@ -200,17 +202,34 @@ def _of_file(file: Path) -> dict[str, Any]:
     connections = document.pop("connections", None)
     if connections is not None:
         values["connections"] = read_connections(connections, str(file))
+    if "approvers" in document:
+        values["approvers"] = _approvers(document.pop("approvers"), file)
     for section, body in document.items():
         if section not in _KEYS or not isinstance(body, dict):
             raise PortfolioError(
                 f"unknown section [{section}]",
                 where=Location(str(file)),
-                hint=did_you_mean(section, [*_KEYS, "connections"]),
+                hint=did_you_mean(section, [*_KEYS, "connections", "approvers"]),
             )
         for key, value in body.items():
             _check(section, key, value, file)
             values[_name(section, key)] = value
     return values
+
+
+def _approvers(body: Any, file: Path) -> dict[str, tuple[str, ...]]:
+    """Groups and their members. Raises PortfolioError."""
+    found: dict[str, tuple[str, ...]] = {}
+    for group, names in body.items() if isinstance(body, dict) else [("", None)]:
+        good = isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
+        if not good or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", group):
+            raise PortfolioError(
+                f"[approvers] {group!r:.60} is not a group with a list of names",
+                where=Location(str(file)),
+                hint='Write GROUP = ["ada", "grace"]; names as in the audit trail: RETINUE_USER, or the login.',
+            )
+        found[group] = tuple(names or ())
+    return found
 
 
 def _of_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -174,6 +174,37 @@ def test_a_failed_gate_survives_a_kill_around_its_hold(applied: Harbour) -> None
     assert set(after) <= set(survive(applied, "failing", fail, after))
 
 
+def waiting(harbour: Harbour) -> None:
+    """The upstream changes, and group risk must approve it."""
+    (harbour.root / "retinue.toml").write_text('[build]\nworkers = 1\n[approvers]\nrisk = ["grace"]\n')
+    harbour.edit("    train: harbour.delay:train", "    approval: required by risk\n    train: harbour.delay:train")
+    harbour.edit("alpha: 1.0", "alpha: 2.0")
+
+
+def test_what_waits_for_approval_survives_a_kill_around_its_hold(applied: Harbour) -> None:
+    effects = survive(applied, "waiting", waiting, ("HOLDS_RECORDED",))
+    assert "HOLDS_RECORDED" in effects
+    assert "RELEASE_LANDED" not in effects
+
+
+def test_what_was_approved_lands_whole_after_a_kill_anywhere(applied: Harbour, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETINUE_USER", "grace")
+    start = copied(applied, "approved")
+    waiting(start)
+    start.apply()
+    die = (
+        "import os, sys; from pathlib import Path; from retinue.project import Project; p = Project(Path(sys.argv[1]));"
+        "p.registry.hold = lambda holds: os.kill(os.getpid(), 9); p.approve(['delay'], why='seen')"
+    )
+    ended = subprocess.run([sys.executable, "-c", die, str(start.root)], capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert start.holds()["delay"] == "approval"  # the act is on record, and has not happened yet
+    start.do(lambda p: p.approve(["delay"], why="seen"))
+    effects = survive(start, "landing", lambda harbour: None, ("DEFINITIONS_STORED", "RELEASE_LANDED"))
+    assert "VERSION_REGISTERED" not in effects
+    assert "RELEASE_LANDED" in effects
+
+
 def test_a_living_apply_is_not_taken_for_a_dead_one(applied: Harbour) -> None:
     harbour = copied(applied, "living")
     update(harbour)

@@ -23,6 +23,7 @@ _ORDER = (
     "rebuilt",
     "regated",
     "unchanged",
+    "waiting",
     "failed",
     "gate failed",
     "inconclusive",
@@ -30,6 +31,7 @@ _ORDER = (
 )
 _WORDS = {
     "regated": "tested again",
+    "waiting": "waiting for approval",
     "inconclusive": "inconclusive (held)",
     "gate failed": "failed at gates (held)",
     "skipped": "skipped because of those",
@@ -67,6 +69,7 @@ def render_outcome(outcome: Outcome, plan: Plan | None, stage: str) -> str:
         _checks(outcome),
         *[_failure(m) for m in outcome.models if m.status == "failed"],
         _gates(outcome.models),
+        _approvals(outcome.models, stage),
         _skipped(outcome.models),
         _release(outcome, plan, stage),
         _next(outcome, plan, stage),
@@ -107,6 +110,17 @@ def _gates(models: Sequence[ModelResult]) -> list[str]:
         version = f" ({short(result.version)} is held)" if result.version else ""
         lines.append(f"{result.model}: {result.status}{version}" + (f": {result.text}" if result.text else ""))
         lines += [f"  {line}" for line in gate_lines(result.results, passes=False)]
+    return lines
+
+
+def _approvals(models: Sequence[ModelResult], stage: str) -> list[str]:
+    waiting = [m for m in models if m.status == "waiting"]
+    lines = [f"{m.model}: {m.text}" + (f" ({short(m.version)})" if m.version else "") for m in waiting[:10]]
+    lines += [f"and {len(waiting) - 10} more"] if len(waiting) > 10 else []
+    asking = [m.model for m in waiting if "approval by " in m.text]
+    if asking:
+        to = f" --to {stage}" if stage != "prod" else ""
+        lines.append(f"`retinue approve {' '.join(asking[:3])} --reason TEXT{to}`, then `retinue apply{to}` lands it.")
     return lines
 
 

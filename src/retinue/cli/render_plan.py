@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from retinue.cli.words import about, count, family_name, listed, table
+from retinue.core.approval import hold_words
 from retinue.core.family import family_label
 from retinue.core.identity import short
 from retinue.core.plan import Build, Configure, Danger, Held, Plan, Regate, Remove, Rename, Route, Waiting, Why
@@ -143,7 +144,7 @@ def _held(held: Held) -> str:
         return f"{name}: {held.detail}"
     if held.release is not None:
         return f"{name}: rolled back in release {held.release}" + (f", {held.detail}" if held.detail else "")
-    return f"{name}: {held.cause}" + (f", {held.detail}" if held.detail else "")
+    return f"{name}: {hold_words(held.cause, held.detail)}"
 
 
 def _families(acts: Sequence[_Act], every: bool) -> Rows:
@@ -319,7 +320,12 @@ def _summary(plan: Plan) -> str:
         held = f" Stage {plan.stage} is as the portfolio file says."
         if plan.held:
             to = f" --to {plan.stage}" if plan.stage != "prod" else ""
-            held = f" {len(plan.held)} held; `retinue unhold {_unheld(plan.held)} --reason TEXT{to}` tries again."
+            asking = [h.model for h in plan.held if h.cause == "approval" and h.detail.startswith("by ")]
+            others = [h for h in plan.held if h.cause != "approval"]
+            held = f" {len(plan.held)} held; `retinue unhold {_unheld(others)} --reason TEXT{to}` tries again."
+            if asking and all(h.cause == "upstream" for h in others):
+                names = " ".join(asking[:3])
+                held = f" {len(plan.held)} held; `retinue approve {names} --reason TEXT{to}` lets it land."
         return f"No changes.{held}"
     builds = [s for s in plan.steps if isinstance(s, Build)]
     trained = [s for s in builds if s.reuse is None]

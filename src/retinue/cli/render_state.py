@@ -10,6 +10,7 @@ from typing import Any
 from retinue.cli.render_outcome import gate_lines
 from retinue.cli.words import count, family_name, listed, moment, table
 from retinue.control.telling import Change, Failing, Status
+from retinue.core.approval import ASKING, hold_words
 from retinue.core.identity import short
 from retinue.core.plan import Why
 from retinue.core.state import ApplyRecord, HistoryRow, Hold, Release
@@ -167,7 +168,10 @@ def hold_rows(holds: Sequence[Hold], zone: tzinfo | None = None) -> list[str]:
     acts: dict[tuple[str, str], list[Hold]] = {}
     for h in sorted(holds, key=lambda h: h.model):
         cause = f"rolled back in release {h.release}" if h.release is not None else h.cause
-        acts.setdefault((cause, f"{h.detail + ', ' if h.detail else ''}since {moment(h.created, zone)}"), []).append(h)
+        detail = h.detail
+        if h.cause in ASKING:
+            cause, detail = hold_words(h.cause, h.detail), ""
+        acts.setdefault((cause, f"{detail + ', ' if detail else ''}since {moment(h.created, zone)}"), []).append(h)
     return table(
         [
             (

@@ -217,7 +217,17 @@ class Applier:
             )
         )
         self.on_effect(Effect.RELEASE_LANDED, str(landed.number))
+        self._end_approvals(landed)
         return landed
+
+    def _end_approvals(self, landed: Release) -> None:
+        """Approvals end when what was approved is live; a kill before leaves them, and nobody asks them again."""
+        live = {(model, entry.version) for model, entry in landed.models.items()}
+        holds = self.registry.holds(landed.portfolio, landed.stage)
+        done = [h.id for h in holds if h.cause == "approved" and (h.model, h.version) in live]
+        if done:
+            why = f"landed in release {landed.number}"
+            self.registry.end_holds(done, why=why, who=self.who, now=self.clock())
 
     def _write_settings(self, plan: Plan, before: SettingsRevision | None, why: str) -> int | None:
         if plan.settings is None:

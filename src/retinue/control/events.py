@@ -12,7 +12,7 @@ from retinue.core.errors import RetinueError
 
 Json = Any
 Status = Literal[
-    "built", "reused", "rebuilt", "regated", "unchanged", "inconclusive", "gate failed", "failed", "skipped"
+    "built", "reused", "rebuilt", "regated", "unchanged", "waiting", "inconclusive", "gate failed", "failed", "skipped"
 ]
 
 

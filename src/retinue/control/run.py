@@ -15,6 +15,7 @@ from retinue.build.pipeline import Built, Champion
 from retinue.control.events import Event, ModelResult, Observer
 from retinue.control.evidence import EvidenceBook
 from retinue.control.verdicts import Candidate, candidate_of, hold_of
+from retinue.core.approval import hold_words, withheld
 from retinue.core.errors import ConflictError, RetinueError, StateUnavailableError
 from retinue.core.landing import Resolution, closure, groups, resolve
 from retinue.core.plan import Build, Plan, Regate, Remove, Rename
@@ -65,7 +66,9 @@ class Run:
     """One run over a plan's steps, from the release that is current when it starts."""
 
     def __init__(self, plan: Plan, release: Release | None, registry: Registry, tools: Tools) -> None:
-        self.plan, self.release, self.tools = plan, release, tools
+        self.plan, self.release, self.tools, self.registry = plan, release, tools, registry
+        self.decided: set[str] = set()  # of those, what somebody approved or rejected: that stays said
+        self.withheld: dict[str, str] = {}  # models that wait for a person → as their holds say it
         self.entries = dict(release.models) if release else {}
         self.live = {name: entry.version for name, entry in self.entries.items()}
         self.renames = {s.was: s for s in plan.steps if isinstance(s, Rename)}
@@ -253,9 +256,13 @@ class Run:
             proposals = {
                 m: c.version.id
                 for m, c in verdicts.items()
-                if c.version is not None and c.good and c.version.id != live.get(m)
+                if c.version is not None and c.good and c.version.id != live.get(m) and m not in self.withheld
             }
             found = resolve(live, proposals, self.book.needs, self.book.passed)
+            waiting = self._unapproved(found.accepted)
+            if waiting:
+                self.withheld |= waiting
+                continue
             needed = self._missing({**live, **found.accepted}) & set(going)
             if not needed:
                 return found
@@ -264,15 +271,27 @@ class Run:
                 del going[name]
                 self.tools.observer(Event("line", text=f"{name} stays: the release still has models that read it"))
 
+    def _unapproved(self, accepted: Mapping[str, str]) -> dict[str, str]:
+        """What of this needs a person's word that was not given, with all that changes with it."""
+        required = {m: spec.approval for m, spec in self.plan.specs.items() if spec.approval is not None}
+        if not required.keys() & accepted.keys():
+            return {}
+        holds = self.registry.holds(self.plan.portfolio, self.plan.stage)
+        decided = {(h.model, h.version) for h in holds if h.cause in ("approved", "rejected")}
+        found = withheld(accepted, self.book.needs, required, holds)
+        self.decided |= {m for m in found if (m, accepted[m]) in decided}
+        return found
+
     def _missing(self, final: Mapping[str, str]) -> set[str]:
         return {name for version in final.values() for name in closure(version, final, self.book.needs)[1]}
 
     def holds(self, verdicts: Mapping[str, Candidate], resolution: Resolution, now: str) -> tuple[Hold, ...]:
         """A hold for every version that was built and does not land."""
         found = (
-            hold_of(self.plan, c, resolution.refused.get(m, ""), now)
+            hold_of(self.plan, c, resolution.refused.get(m, ""), now, self.withheld.get(m, ""))
             for m, c in verdicts.items()
             if c.version is not None and m not in resolution.accepted and c.version.id != self.live.get(m)
+            if m not in self.decided
         )
         return tuple(h for h in found if h is not None)
 
@@ -327,6 +346,8 @@ class Run:
             status, text = c.status, c.text
             if model in resolution.refused and c.good:
                 status, text = "gate failed", resolution.refused[model]
+            elif model in self.withheld and c.good:
+                status, text = "waiting", hold_words("approval", self.withheld[model])
             results = c.evidence.results if c.evidence else ()
             rows.append(
                 ModelResult(model, status, text, c.version.id if c.version else None, c.seconds, c.error, results)

@@ -87,8 +87,8 @@ def _settled(candidate: Candidate, pooled: Pooled) -> Candidate:
     return replace(candidate, status=status, evidence=evidence, open=False)
 
 
-def hold_of(plan: Plan, candidate: Candidate, refused: str, now: str) -> Hold | None:
-    """The hold for a candidate that does not land; None when there is nothing to hold."""
+def hold_of(plan: Plan, candidate: Candidate, refused: str, now: str, waits: str = "") -> Hold | None:
+    """The hold for a candidate that does not land, or `waits` for approval; None when there is nothing to hold."""
     version, evidence = candidate.version, candidate.evidence
     if version is None or evidence is None:
         return None
@@ -97,6 +97,8 @@ def hold_of(plan: Plan, candidate: Candidate, refused: str, now: str) -> Hold | 
         cause = "failed gate"
     elif evidence.verdict == "inconclusive":
         cause = "inconclusive"
+    elif waits:
+        cause = "approval"
     else:
         cause = "upstream"
     failing = [str(r["gate"]) for r in evidence.results if r["verdict"] == evidence.verdict != "pass"]
@@ -108,7 +110,7 @@ def hold_of(plan: Plan, candidate: Candidate, refused: str, now: str) -> Hold | 
         snapshot=version.snapshot,
         version=version.id,
         cause=cause,
-        detail=refused if cause == "upstream" else ", ".join(failing),
+        detail={"upstream": refused, "approval": waits}.get(cause, ", ".join(failing)),
         gates=evidence.gates,
         created=now,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from retinue.core.approval import ASKING, companions_of, group_of
 from retinue.core.declaration import differences
 from retinue.core.identity import canonical
 from retinue.core.plan import Build, Danger, Held, Regate, Rename, Step, Why
@@ -217,7 +218,10 @@ class Decisions:
         for hold in self.actual.holds:
             if (hold.model, hold.definition) != (name, wished.definition) or not self._holds(hold, data, upstreams):
                 continue
-            gate_edited = hold.cause in ("failed gate", "inconclusive") and hold.gates != wished.gates
+            if hold.cause == "approved" and hold.snapshot == snapshot_hash(data, upstreams):
+                continue  # it lands by reuse
+            edited = hold.cause in ("failed gate", "inconclusive", "approval") and hold.gates != wished.gates
+            gate_edited = edited or (hold.cause == "approval" and self._asks_otherwise(hold, wished.spec))
             cause_moved = hold.cause == "upstream" and self._relatives_moved(name)
             if name in self.options.retry or gate_edited or cause_moved:
                 self.retries.append(hold.id)
@@ -225,12 +229,19 @@ class Decisions:
             return hold
         return None
 
+    def _asks_otherwise(self, hold: Hold, spec: ModelSpec) -> bool:
+        """Whether the file no longer asks for the approval that a version, or what it changes with, waits for."""
+        others = companions_of(hold)
+        if not others:
+            return group_of(hold) != spec.approval
+        return not any(m in self.wish.models and self.wish.models[m].spec.approval for m in others)
+
     def _holds(self, hold: Hold, data: Mapping[str, Json], upstreams: Mapping[str, str]) -> bool:
-        """Whether a hold is on this snapshot. What was rolled back stays so when its upstreams were, with it."""
+        """Whether a hold is on this snapshot. What was taken back or waits stays so when its upstreams do, with it."""
         if hold.snapshot == snapshot_hash(data, upstreams):
             return True
         there = self.actual.snapshots.get(hold.snapshot)
-        if hold.cause != "rollback" or there is None:
+        if hold.cause not in ("rollback", *ASKING) or there is None:
             return False
         before = there.body["upstreams"]
         moved = {m for m in {*before, *upstreams} if before.get(m) != upstreams.get(m)}

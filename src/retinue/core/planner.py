@@ -59,7 +59,7 @@ class _Planner:
             dangers=tuple(self.models.dangers),
             waiting=self.wish.waiting,
             newer_data=tuple(self.models.newer),
-            notes=tuple(self.models.notes),
+            notes=(*self.models.notes, *self._approvals()),
             affected={name: self.models.live.get(name) for name in self._affected(settings)},
             specs={name: self.wish.models[name].spec for name in needed},
             definitions={w.definition: w.body for w in self.wish.models.values() if w.definition in definitions},
@@ -71,6 +71,20 @@ class _Planner:
             retries=tuple(self.models.retries),
             forecast=forecast(built, self.actual.seconds),
         )
+
+    def _approvals(self) -> list[str]:
+        """What waits for people once it is built and tested."""
+        given = {(h.model, h.version) for h in self.actual.holds if h.cause == "approved"}
+        asking: dict[str, list[str]] = {}
+        for step in self.models.steps:
+            group = self.wish.models[step.model].spec.approval if isinstance(step, Build) else None
+            if isinstance(step, Build) and group is not None and (step.model, step.reuse) not in given:
+                asking.setdefault(group, []).append(step.model)
+        return [
+            f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} "
+            f"{'wait' if len(names) > 1 else 'waits'} for approval by {group} once built and tested"
+            for group, names in asking.items()
+        ]
 
     def _decide(self) -> None:
         """Decide until no model that stays would meet an upstream whose schema it does not read.

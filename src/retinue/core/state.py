@@ -19,7 +19,7 @@ MEMORY_BYTES = "memory.bytes"
 """Likewise what the version takes in memory when it is loaded to serve."""
 MEASUREMENTS = frozenset((BUILD_SECONDS, GATES_SECONDS, MEMORY_BYTES))
 """What evidence carries that is no gate."""
-HoldCause = Literal["rollback", "failed gate", "inconclusive", "upstream"]
+HoldCause = Literal["rollback", "failed gate", "inconclusive", "upstream", "approval", "approved", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,21 @@ Duration = Annotated[
     _unit(units.duration, "a duration", '"3h", "10m" or "6d"'),
     WithJsonSchema({"type": "string", "pattern": units.DURATION, "title": "duration"}),
 ]
+def _approval(value: object) -> str:
+    found = re.fullmatch(r"required by @?([A-Za-z0-9][A-Za-z0-9._-]*)", value) if isinstance(value, str) else None
+    if found is None:
+        raise wrong(
+            f"expected who must approve, found {shown(value)}",
+            'Write "required by GROUP"; the group stands in [approvers] of retinue.toml.',
+        )
+    return found[1]
+
+
+Approval = Annotated[
+    str,
+    BeforeValidator(_approval),
+    WithJsonSchema({"type": "string", "pattern": r"^required by @?[A-Za-z0-9][A-Za-z0-9._-]*$", "title": "approval"}),
+]
 Size = Annotated[
     int,
     _unit(units.size, "a size", '"64MB" or "2GiB"'),
