@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,15 @@ def test_a_release_says_what_was_measured_when_the_version_was_built() -> None:
     assert compile_release(release, weighed).models["m"].memory == 250_000
     unknown: Any = _Registry(version, [later])
     assert compile_release(release, unknown).models["m"].memory == 0
+
+
+def test_sisters_of_one_kind_and_size_are_weighed_once(weighers: Weighers, tmp_path: Path) -> None:
+    python, paths = Path(sys.executable), {}
+    for name, rows in {"one": 10, "sister": 10, "large": 2000}.items():
+        paths[name] = tmp_path / f"{name}.onnx"
+        paths[name].write_bytes(_matrix(rows))
+    one = weighers.weigh_like(paths["one"], "onnx", SIGNATURE, python)
+    assert weighers.weigh_like(paths["sister"], "onnx", SIGNATURE, python) == one
+    large = weighers.weigh_like(paths["large"], "onnx", SIGNATURE, python)
+    assert large is not None
+    assert large > 0.9 * 16e6
