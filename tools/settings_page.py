@@ -23,8 +23,8 @@ the file.
 _TABLES = """\
 ## `[approvers]`
 
-Groups of people who may approve models that ask for it (`approval: required by GROUP`): `risk = ["grace", "hopper"]`. Names are
-those of the audit trail: `RETINUE_USER`, else the login name.
+Groups of people who may approve models that ask for it (`approval: required by GROUP`): `risk = ["grace", "hopper"]`.
+Names are those of the audit trail: `RETINUE_USER`, else the login name.
 
 ## `[connections.NAME]`
 

@@ -9,7 +9,8 @@ import pytest
 
 from retinue.loader import json_schema
 from retinue.loader.reference import reference, schema_text
-from retinue.loader.schema import ModelFields, Table
+from retinue.loader.schema import ModelFields
+from retinue.loader.schema_data import Table
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 

@@ -40,7 +40,7 @@ def test_its_training_code_trains_on_its_data(tmp_path: Path) -> None:
         data={"flowers": table},
         params={},
         seed=0,
-        features=declared.features,
+        features=list(declared.features),
         target=declared.target,
         task=declared.task,
         files=tmp_path,

@@ -48,7 +48,8 @@ def test_boosters_from_outside_are_released_and_a_torn_or_other_one_fails_alone(
     fitted(tmp_path)
     outcome = h.apply()
     assert outcome.release == 1, [m.text for m in outcome.models]
-    formats = {name: h.do(lambda p, n=name: p.version(n).manifest["native"]["format"]) for name in h.live()}
+    names = list(h.live())
+    formats = h.do(lambda p: {name: p.version(name).manifest["native"]["format"] for name in names})
     assert formats == {"cat": "catboost", "light": "lightgbm", "xgb": "xgboost"}
     compiled = h.do(lambda p: p.version("xgb").manifest["compiled"])
     assert compiled["parity"]["ok"], compiled

@@ -14,7 +14,7 @@ from retinue_worker import TrainingJob
 
 @pytest.fixture
 def job(tmp_path: Path) -> TrainingJob:
-    return TrainingJob({}, {"depth": 3}, 7, ("a", "b"), "late", "binary", tmp_path)
+    return TrainingJob({}, {"depth": 3}, 7, ["a", "b"], "late", "binary", tmp_path)
 
 
 def test_numbers_text_and_numpy_scalars_are_recorded_and_what_is_not_finite_becomes_nothing(job: TrainingJob) -> None:

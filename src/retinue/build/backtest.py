@@ -82,9 +82,7 @@ def _fold(job: Backtested, spec: ModelSpec, data: DataSet, fold: Fold, origins: 
     try:
         judged = scored("forecast", spec.target, target_values(origins, spec), outputs, steps, scale)
     except ValueError as error:
-        raise TrainingError(
-            f"{spec.name}: {error}", where=spec.where, hint="Fit on `df[job.targets]`."
-        ) from error
+        raise TrainingError(f"{spec.name}: {error}", where=spec.where, hint="Fit on `df[job.targets]`.") from error
     return {
         "train_before": fold.train_before,
         "end": fold.end,

@@ -125,6 +125,11 @@ def read_lock(text: str, path: Path | None = None) -> Lock:
     return Lock(text, digest({"python": python, "pins": pins}), python, path)
 
 
+def packages(locked: Lock) -> dict[str, str]:
+    """Package → version, as locked."""
+    return dict(sorted(re.findall(r"^([A-Za-z0-9][\w.-]*)\s*==\s*([^\s;\\]+)", locked.text, re.MULTILINE)))
+
+
 def materialise(locked: Lock, folder: Path) -> Environment:
     """The virtual environment of a lock below `folder`, installed if it is not there.
 

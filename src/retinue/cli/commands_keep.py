@@ -10,7 +10,7 @@ import typer
 
 from retinue.cli.frame import DONE, FAILED, Frame, emit, emit_json, say
 from retinue.cli.options import Format, Output, Yes
-from retinue.core.errors import UsageError
+from retinue.core.errors import RetinueError, UsageError
 
 if TYPE_CHECKING:
     from retinue.control.backup import BackupDone
@@ -82,7 +82,7 @@ def gc(context: typer.Context, dry_run: Dry = False, yes: Yes = False, output: O
     if dry_run and yes:
         raise UsageError("--dry-run and --yes exclude each other", hint="Leave one of them out.")
     with _frame(context).state() as state:
-        collector = compose.open_collector(state.settings, state.registry, utc_now())
+        collector = compose.open_collector(state.settings, state.registry, utc_now(), _declared(_frame(context)))
         removed = None
         if not yes:
             found = collector.find()
@@ -95,6 +95,18 @@ def gc(context: typer.Context, dry_run: Dry = False, yes: Yes = False, output: O
     else:
         emit(render_garbage(found, removed))
     return DONE
+
+
+def _declared(frame: Frame) -> frozenset[str]:
+    """Locks of the portfolio file, whose environments stay; a file that is gone or wrong keeps none of its own."""
+    from retinue.cli.commands_env import locked
+
+    try:
+        with frame.project() as project:
+            return locked(project)
+    except RetinueError as error:
+        say(f"note: environments are kept for versions only, the portfolio file cannot be read: {error.message}")
+        return frozenset()
 
 
 def doctor(context: typer.Context, deep: Deep = False, output: Output = Format.text) -> int:

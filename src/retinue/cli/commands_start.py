@@ -1,43 +1,28 @@
-"""Commands to begin with: init, schema, validate, env."""
+"""Commands to begin with: init, schema, validate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from retinue.cli.frame import DONE, Frame, emit, emit_json, say
+from retinue.cli import commands_env
+from retinue.cli.frame import DONE, Frame, emit, emit_json
 from retinue.cli.options import Exclude, Format, Output, Select
-
-if TYPE_CHECKING:
-    from retinue.project import Project
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; made if it is not there.")]
 FromModel = Annotated[
     Path | None,
     typer.Option("--from-model", metavar="PATH", help="An ONNX, skops, XGBoost, LightGBM or CatBoost file."),
 ]
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Environments; all if none is named.")]
-Refresh = Annotated[bool, typer.Option("--refresh", help="Take the newest versions that the requirements allow.")]
-Grace = Annotated[float, typer.Option("--grace", min=0, metavar="DAYS", help="Keep what was used in the last days.")]
-
-env_app = typer.Typer(
-    help="Environments: locked sets of packages.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (init, schema, validate):
         app.command()(command)
-    env_app.command("list")(env_list)
-    env_app.command("lock")(env_lock)
-    env_app.command("prune")(env_prune)
-    app.add_typer(env_app, name="env")
+    commands_env.register(app)
 
 
 def init(
@@ -93,85 +78,6 @@ def validate(
                 emit(name)
             emit("Valid." if chosen is None else f"Valid; {len(chosen)} selected.")
     return DONE
-
-
-def env_list(context: typer.Context, output: Output = Format.text) -> int:
-    """The environments of the portfolio and those on disk, with their sizes."""
-    from retinue.build.environment import list_environments
-    from retinue.cli.facts import to_json
-    from retinue.cli.render_env import render_environments
-
-    with _frame(context).project() as project:
-        declared = _locks(project)
-        stored = list_environments(project.settings.environments)
-        if output is Format.json:
-            emit_json({"declared": declared, "stored": to_json(stored)})
-        else:
-            emit(render_environments(declared, stored))
-    return DONE
-
-
-def env_lock(
-    context: typer.Context, names: Names = None, refresh: Refresh = False, output: Output = Format.text
-) -> int:
-    """Resolve requirements into locks; with --refresh to the newest versions."""
-    from retinue.build.environment import lock
-    from retinue.control.telling import chosen
-
-    with _frame(context).project() as project:
-        root = Path(project.portfolio.root)
-        declared = project.portfolio.environments
-        found = {}
-        for name in chosen(declared, names or sorted(declared)):
-            say(f"locking environment {name} ({declared[name].requirements})")
-            locked = lock(declared[name], root, refresh=refresh)
-            found[name] = {"digest": locked.digest, "python": locked.python, "path": str(locked.path)}
-        if output is Format.json:
-            emit_json(found)
-        else:
-            for name, body in found.items():
-                emit(f"{name}: {body['digest'][:12]}, Python {body['python']}, {body['path']}")
-    return DONE
-
-
-def env_prune(context: typer.Context, grace: Grace = 7.0, output: Output = Format.text) -> int:
-    """Delete environments that neither the file nor any live version of any stage uses."""
-    from retinue.build.environment import prune
-
-    with _frame(context).project() as project:
-        gone = prune(project.settings.environments, _used(project), grace * 86_400)
-        if output is Format.json:
-            emit_json({"deleted": gone})
-        else:
-            emit("\n".join(f"deleted {digest[:12]}" for digest in gone) or "Nothing to delete.")
-    return DONE
-
-
-def _used(project: Project) -> set[str]:
-    """Lock digests of the file's environments and of every version that is live in any stage."""
-    used = {str(body["digest"]) for body in _locks(project).values() if body["digest"]}
-    registry, name = project.registry, project.name
-    for stage, number in registry.stages(name).items():
-        release = registry.release(name, stage, number)
-        for version in registry.versions({e.version for e in release.models.values()}).values():
-            used.add(version.manifest["environment"])
-    return used
-
-
-def _locks(project: Project) -> dict[str, dict[str, str | None]]:
-    """The declared environments with the digest of their lock, None where there is none yet. Resolves nothing."""
-    from retinue.build.environment import read_lock
-
-    found: dict[str, dict[str, str | None]] = {}
-    for name, spec in project.portfolio.environments.items():
-        path = (Path(project.portfolio.root) / spec.requirements).with_suffix(".lock")
-        locked = read_lock(path.read_text(encoding="utf-8"), path) if path.is_file() else None
-        found[name] = {
-            "requirements": spec.requirements,
-            "digest": locked.digest if locked else None,
-            "python": locked.python if locked else spec.python,
-        }
-    return found
 
 
 def _frame(context: typer.Context) -> Frame:

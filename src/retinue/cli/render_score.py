@@ -64,7 +64,8 @@ def progress_line(progress: Progress, seconds: float) -> str:
 
 def render_outcome(found: ScoreOutcome) -> str:
     """What a run came to, for people."""
-    lines = [f"{found.rows:,} rows in {found.partitions:,} partitions: {found.output}"]
+    partitions = "1 partition" if found.partitions == 1 else f"{found.partitions:,} partitions"
+    lines = [f"{found.rows:,} rows in {partitions}: {found.output}"]
     if found.scored < found.rows:
         lines.append(f"{found.rows - found.scored:,} of them were there already")
     if found.scored:

@@ -64,7 +64,7 @@ def _table(report: LiveReport) -> list[str]:
 def _numbers(verdict: ModelVerdict) -> str:
     """16 passed, 1 failed."""
     words = {"pass": "passed", "fail": "failed", "inconclusive": "not enough data"}
-    numbers = Counter(r.verdict for r in verdict.results)
+    numbers = Counter[str](r.verdict for r in verdict.results)
     parts = [f"{numbers[v]} {word}" for v, word in words.items() if numbers[v]]
     return ", ".join(parts) or verdict.text
 

@@ -98,6 +98,12 @@ class Collector:
         ]
         return Garbage(tuple(items), len(kept), len(needed))
 
+    def environments(self) -> set[str]:
+        """Digests of the environments that must stay: the file's, and those of versions that gc keeps."""
+        versions = self.dump.all_versions()
+        pinned = pinned_versions(self.registry, self.dump.portfolios(), versions, self.keep)
+        return self._used([version for version in versions if version.id in pinned])
+
     def remove(self, garbage: Garbage, on_effect: OnStep = ignore) -> int:
         """Remove these; returns the bytes that went. What is gone already counts for nothing."""
         gone = 0
@@ -156,8 +162,11 @@ class Collector:
 
     # ── what may go ─────────────────────────────────────────────────────────────────────────────────────────
 
+    def _used(self, kept: Collection[Version]) -> set[str]:
+        return {*self.used, *(str(version.manifest.get("environment")) for version in kept)}
+
     def _environments(self, kept: Collection[Version]) -> Iterator[Item]:
-        used = self.used | {str(version.manifest.get("environment")) for version in kept}
+        used = self._used(kept)
         oldest = time.time() - self.grace
         for stored in list_environments(self.settings.environments):
             if stored.digest not in used and stored.used < oldest:

@@ -330,7 +330,9 @@ class Gathering:
             return
         head = (batch.run, batch.part, batch.ended // 1000, batch.endpoint, batch.release)
         tail = (batch.seconds, batch.input, batch.output)
-        rows = [(*head, name, version, second, count, 0, *tail) for name, version, count, second in batch.models]
+        rows: list[tuple[Any, ...]] = [
+            (*head, name, version, second, count, 0, *tail) for name, version, count, second in batch.models
+        ]
         if batch.errors or not rows:
             rows.append((*head, None, None, None, 0, batch.errors, *tail))
         self._batches.setdefault(day, []).extend(rows)

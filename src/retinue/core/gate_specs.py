@@ -1,4 +1,4 @@
-"""What the further gates of a portfolio file ask: slices, latency, calibration, fairness, robustness, the user's tests."""
+"""What the further gates of a portfolio file ask: slices, latency, calibration, fairness, robustness, own tests."""
 
 from __future__ import annotations
 

@@ -71,6 +71,8 @@ Duration = Annotated[
     _unit(units.duration, "a duration", '"3h", "10m" or "6d"'),
     WithJsonSchema({"type": "string", "pattern": units.DURATION, "title": "duration"}),
 ]
+
+
 def _approval(value: object) -> str:
     found = re.fullmatch(r"required by @?([A-Za-z0-9][A-Za-z0-9._-]*)", value) if isinstance(value, str) else None
     if found is None:

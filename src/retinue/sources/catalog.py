@@ -22,6 +22,7 @@ from retinue.sources.cache import AnswerCache
 from retinue.sources.checks import judge
 from retinue.sources.cutting import cutoff_of, moment
 from retinue.sources.lookahead import prove_no_lookahead
+from retinue.sources.members import Members
 from retinue.sources.origins import Origins, is_local
 from retinue.sources.session import Scope, Session
 from retinue.sources.shapes import lacking, refuse_clash
@@ -53,6 +54,7 @@ class Catalog:
         self._cache = cache.absolute()
         self._answers = AnswerCache(self._cache)
         self._clock = clock
+        self._members = Members()
         self._origins = origins or Origins(self._root, self._cache, {}, None)
 
     # -- recognising -----------------------------------------------------------------------------------------
@@ -211,12 +213,23 @@ class Catalog:
             )
         names = list(dict.fromkeys(columns))
         hide_from, since, before = (moment(m) if m is not None else None for m in (hide_from, since, before))
-        with self._session([table], pin, hide_from) as session:
-            types = session.need(table, names)
-            session.need(table, [column for column, _ in filters])
-            order = [c for c in dict.fromkeys([spec.time, spec.key, *names]) if c is not None]
-            sql, parameters = queries.read(table, types, filters, time=spec.time, window=(since, before), order=order)
-            return session.arrow(table, sql, parameters)
+        order = [c for c in dict.fromkeys([spec.time, spec.key, *names]) if c is not None]
+
+        def read(some: Filters, members: Sequence[str], limit: int | None) -> Any:
+            with self._session([table], pin, hide_from) as session:
+                types = session.need(table, names)
+                session.need(table, [column for column, _ in (*some, *filters)])
+                sql, parameters = queries.read(
+                    table, types, some, time=spec.time, window=(since, before), order=order, members=members
+                )
+                if limit is not None and session.rows(table, queries.count(sql), parameters)[0][0] > limit:
+                    return None
+                return session.arrow(table, sql, parameters)
+
+        if not filters:
+            return read((), (), None)
+        question = digest([table, names, self.stat_key([table], pin), pin.to_json(), hide_from, since, before])
+        return self._members.rows(question, filters, len(names), read)
 
     def check_lookahead(self, table: str, columns: Sequence[str], pin: Pin, cutoff: str) -> None:
         """Prove on the data that a view never looks ahead, for `columns` less those declared `available`.
