@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from retinue.build.asked import TrainRequest
 from retinue.build.compile import Served, choose
 from retinue.build.environment import converters, lock, materialise
-from retinue.build.train import Trainers, TrainRequest
+from retinue.build.train import Trainers
 from retinue.core.contract import Field
 from retinue.core.errors import Location, TrainingError
 from retinue.core.portfolio import EnvironmentSpec, Limits

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from retinue.build import compile as room
+from retinue.build.asked import TrainRequest
 from retinue.build.compile import Parity, Served, choose, edge_rows, prove_parity
-from retinue.build.train import TrainRequest
 from retinue.core.contract import Field
 from retinue.core.errors import TrainingError
 from retinue.core.portfolio import Limits

@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
+from retinue.build.asked import TrainRequest
+from retinue.build.train import PredictRequest, Trainers, TrainResult
 from retinue.core.contract import Field
 from retinue.core.errors import TrainingError
 from retinue.core.portfolio import Limits
@@ -298,7 +299,8 @@ def test_trainers_end_with_the_platform_even_when_it_is_killed(make: Make, bench
     """
     request = make(code, params={"pid": str(tmp_path / "pid")})
     program = (
-        "import sys, pickle; from pathlib import Path; from retinue.build.train import Trainers\n"
+        "import sys, pickle; from pathlib import Path; from retinue.build.asked import TrainRequest\n"
+        "from retinue.build.train import Trainers\n"
         "Trainers(1, Path(sys.argv[2])).train(pickle.loads(bytes.fromhex(sys.argv[1])))"
     )
     with subprocess.Popen([sys.executable, "-c", program, pickle.dumps(request).hex(), str(tmp_path)]) as platform:

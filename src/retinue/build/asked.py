@@ -1,16 +1,43 @@
-"""What is said of a model to a trainer, and what is needed to load the artifact that it keeps."""
+"""What is asked of a trainer, what is said to it of a model, and what is needed to load the artifact that it keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from retinue.core.contract import DType, Field, Label, outputs_of
-
-if TYPE_CHECKING:
-    from retinue.build.train import TrainRequest
+from retinue.build.environment import Environment
+from retinue.core.contract import DType, Field, Label, Task, outputs_of
+from retinue.core.portfolio import Limits
 
 Json = Any
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """One training. `tables` and `labels` are Arrow IPC files; what is made goes into `folder` (created)."""
+
+    model: str
+    environment: Environment
+    bundle: Path  # the unpacked bundle's project folder
+    entry: str  # "package.module:function"
+    tables: Mapping[str, Path]
+    inputs: tuple[Field, ...]  # the features with their types, in order
+    target: str
+    task: Task
+    folder: Path
+    params: Mapping[str, Json] = field(default_factory=dict)
+    seed: int = 0
+    labels: Path | None = None
+    limits: Limits = _LIMITS
+    compile: Literal["auto", "require", "forbid"] = "auto"
+    overlay: Path | None = None  # converters; None: no compilation
+    no_overlay: str | None = None  # why there are none, for the record
+    quantiles: tuple[float, ...] = ()  # of the task `quantiles`
+    targets: tuple[str, ...] = ()  # of the task `forecast`: a column per step
+    prepare: Mapping[str, Json] | None = None  # entry, folder and files of the function over the features
 
 
 def wide_of(request: TrainRequest) -> dict[str, Json]:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from retinue.build.asked import signature_of
+from retinue.build.asked import TrainRequest, signature_of
 from retinue.build.columns import Columns, from_columns
 from retinue.build.contract import Subject, contract_results, example_results
 from retinue.build.dataset import DataSet
 from retinue.build.evaluate import Evaluation
-from retinue.build.train import Compiled, Trainers, TrainRequest, TrainResult
+from retinue.build.train import Compiled, Trainers, TrainResult
 from retinue.core.contract import NUMERIC, Field, Schema
 from retinue.core.errors import TrainingError
 from retinue.core.gates import failed, passed, total

@@ -11,17 +11,17 @@ import json
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from retinue.build.asked import field_json, signature_of, wide_of
+from retinue.build.asked import TrainRequest, field_json, signature_of, wide_of
 from retinue.build.environment import Environment
 from retinue.build.trainer import Trainer, Watch
 from retinue.build.training_errors import DIED_HINT, LIMIT_HINT, about, in_words, tail
-from retinue.core.contract import Field, Label, Task
+from retinue.core.contract import Label
 from retinue.core.errors import TrainingError
 from retinue.core.identity import digest_bytes
 from retinue.core.portfolio import Limits
@@ -31,31 +31,6 @@ Columns = Mapping[str, np.ndarray[Any, Any]]
 Json = Any
 _LIMITS = Limits()
 TIMED = 5  # single-row calls of an original, of which the median is taken
-
-
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """One training. `tables` and `labels` are Arrow IPC files; what is made goes into `folder` (created)."""
-
-    model: str
-    environment: Environment
-    bundle: Path  # the unpacked bundle's project folder
-    entry: str  # "package.module:function"
-    tables: Mapping[str, Path]
-    inputs: tuple[Field, ...]  # the features with their types, in order
-    target: str
-    task: Task
-    folder: Path
-    params: Mapping[str, Json] = field(default_factory=dict)
-    seed: int = 0
-    labels: Path | None = None
-    limits: Limits = _LIMITS
-    compile: Literal["auto", "require", "forbid"] = "auto"
-    overlay: Path | None = None  # converters; None: no compilation
-    no_overlay: str | None = None  # why there are none, for the record
-    quantiles: tuple[float, ...] = ()  # of the task `quantiles`
-    targets: tuple[str, ...] = ()  # of the task `forecast`: a column per step
-    prepare: Mapping[str, Json] | None = None  # entry, folder and files of the function over the features
 
 
 @dataclass(frozen=True, slots=True)

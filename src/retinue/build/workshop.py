@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from retinue.build.asked import TrainRequest
 from retinue.build.bundle import unpack
 from retinue.build.columns import Columns, Table, input_fields
 from retinue.build.compile import proof_batches
@@ -22,7 +23,7 @@ from retinue.build.environment import Environment, Lock, converters, materialise
 from retinue.build.outside import adopt
 from retinue.build.preparation import preparation
 from retinue.build.timing import Quiet
-from retinue.build.train import PredictRequest, Trainers, TrainRequest, TrainResult
+from retinue.build.train import PredictRequest, Trainers, TrainResult
 from retinue.build.weigher import Weighers
 from retinue.core.errors import TrainingError
 from retinue.core.family import file_name

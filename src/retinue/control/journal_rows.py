@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from retinue.control.collecting import without_collecting
 from retinue.core.identity import digest
 from retinue.store.journal import Batch, Node, Record, Request, Run
 
@@ -289,7 +288,7 @@ class Gathering:
 
     def segment(self, stream: Iterable[Record]) -> None:
         """All records of one segment."""
-        with _without_collection():
+        with without_collecting():
             self._segment(stream)
 
     def _segment(self, stream: Iterable[Record]) -> None:
@@ -330,7 +329,7 @@ class Gathering:
             return
         head = (batch.run, batch.part, batch.ended // 1000, batch.endpoint, batch.release)
         tail = (batch.seconds, batch.input, batch.output)
-        rows: list[tuple[Any, ...]] = [
+        rows: list[Any] = [
             (*head, name, version, second, count, 0, *tail) for name, version, count, second in batch.models
         ]
         if batch.errors or not rows:
@@ -379,18 +378,6 @@ class Gathering:
         if found is None:
             found = groups[signature] = Gathered(signature)
         return found
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Millions of small values and no cycles: the collector would only look at them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _flat(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:

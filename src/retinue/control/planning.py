@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retinue.control.actual import add_candidates, add_definitions, read_actual, read_seconds, states, to_build
-from retinue.control.recorded import Recorded, without_collecting
+from retinue.control.collecting import without_collecting
+from retinue.control.recorded import Recorded
 from retinue.control.wish import Members, Wisher, find_members
 from retinue.core.errors import UsageError
 from retinue.core.plan import Build, Plan, Regate

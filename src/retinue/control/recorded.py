@@ -7,7 +7,6 @@ but never wrong. A file that is garbled, or of another Retinue, is passed over a
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import os
 import tempfile
@@ -76,18 +75,6 @@ class Recorded:
         payload = msgspec.msgpack.encode(found)
         with contextlib.suppress(OSError):  # a disk that refuses it costs the next plan time, never its answer
             write_whole(self.path, hashlib.sha256(payload).digest() + payload)
-
-
-@contextlib.contextmanager
-def without_collecting() -> Iterator[None]:
-    """No garbage collection meanwhile: a plan makes a million small values, drops few, and has no circles."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def write_whole(path: Path, data: bytes) -> None:
