@@ -34,9 +34,9 @@ def migrations(store: Path = ROOT / "src" / "retinue" / "store") -> list[str]:
         for number, name in enumerate(names, start=1)
         if not name.startswith(f"{number:04d}_")
     ]
-    found = re.search(r'^REVISION\b.*"(\d+)"', (store / "tables.py").read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(r'^REVISION\b.*"(\d+)"', (store / "registry_mark.py").read_text(encoding="utf-8"), re.MULTILINE)
     if not found or int(found[1]) != len(names):
-        problems.append(f"tables.py: REVISION should be the last of {len(names)} migrations")
+        problems.append(f"registry_mark.py: REVISION should be the last of {len(names)} migrations")
     return problems
 
 

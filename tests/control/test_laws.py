@@ -185,14 +185,14 @@ def test_a_rollback_that_an_apply_overtakes_is_refused(folder: Path, monkeypatch
     world = World(folder)
     world.apply({"a": Wished(), "b": Wished(("a",))})
     world.apply({"a": Wished(), "b": Wished(("a",), quality=4)})
-    history = world.registry.history
+    before = world.registry.before
 
     def overtaken(*args: Any, **kwargs: Any) -> Any:
         monkeypatch.undo()
         world.apply({"a": Wished(quality=4), "b": Wished(("a",), quality=4)})
-        return history(*args, **kwargs)
+        return before(*args, **kwargs)
 
-    monkeypatch.setattr(world.registry, "history", overtaken)
+    monkeypatch.setattr(world.registry, "before", overtaken)
     with pytest.raises(ConflictError, match="a moved"):
         roll_back(world.registry, "p", "prod", ("b",), Act("grace", "2026-02-01T00:00:00.000000Z", "urgent"))
     assert world.unproved() == []

@@ -91,6 +91,7 @@ def test_a_read_only_user_may_look_and_is_refused_by_name_to_write(url: str) -> 
 def test_an_older_schema_is_refused_until_it_is_upgraded_and_a_newer_one_always(url: str) -> None:
     name = name_of(url)
     postgres.run("DROP TABLE clients", name)
+    postgres.run("DROP TABLE publications", name)
     postgres.run("UPDATE alembic_version SET version_num = '0001'", name)
     with pytest.raises(StateError, match="has schema 0001, this Retinue needs") as refused:
         SqlRegistry(url)
