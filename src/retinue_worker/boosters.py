@@ -302,6 +302,9 @@ def _lightgbm_categories(native: Any, infos: list[str]) -> list[list[Any] | None
 def _read_catboost(data: bytes) -> Booster:
     import catboost
 
+    # magic, length, so many bytes: CatBoost itself reads on beyond the end of a torn blob, into whatever lies there
+    if data[:4] != b"CBM1" or len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise BoosterError("not a catboost model: it does not begin with CBM1, or its end is missing")
     native = catboost.CatBoost()
     native.load_model(blob=data)
     return of_catboost(native)

@@ -63,6 +63,15 @@ def test_a_damaged_file_is_an_error_that_names_the_framework(
         load(str(tmp_path / "model"), framework, SIGNATURE)
 
 
+@pytest.mark.parametrize("lost", [1, 8, 29, 30])
+def test_a_catboost_file_of_which_catboost_itself_would_not_miss_the_end_is_refused(
+    lost: int, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "model").write_bytes(files["catboost"][:-lost])
+    with pytest.raises(ModelError, match="its end is missing"):
+        load(str(tmp_path / "model"), "catboost", SIGNATURE)
+
+
 def test_a_file_of_other_features_is_refused(files: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(files["xgboost"])
     one = {**SIGNATURE, "inputs": SIGNATURE["inputs"][:1]}

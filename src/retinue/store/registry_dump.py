@@ -36,10 +36,14 @@ class Dump:
         return [rows.version_of(row) for row in self.registry._all(query)]
 
     def portfolios(self) -> dict[str, list[str]]:
-        """Portfolio → its stages, of all that share the database."""
+        """Portfolio → its stages, of all that share the database, also those that have holds or leases but no release."""
+        places: set[tuple[str, str]] = set()
+        for table in (t.stages, t.holds, t.leases):
+            asked = select(table.c.portfolio, table.c.stage).distinct()
+            places.update((row["portfolio"], row["stage"]) for row in self.registry._all(asked))
         found: dict[str, list[str]] = {}
-        for row in self.registry._all(select(t.stages.c.portfolio, t.stages.c.stage)):
-            found.setdefault(row["portfolio"], []).append(row["stage"])
+        for portfolio, stage in sorted(places):
+            found.setdefault(portfolio, []).append(stage)
         return found
 
     def published(self) -> set[str]:
