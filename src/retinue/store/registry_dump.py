@@ -36,7 +36,7 @@ class Dump:
         return [rows.version_of(row) for row in self.registry._all(query)]
 
     def portfolios(self) -> dict[str, list[str]]:
-        """Portfolio → its stages, of all that share the database, also those that have holds or leases but no release."""
+        """Portfolio → its stages, of all that share the database; also those with holds or leases and no release."""
         places: set[tuple[str, str]] = set()
         for table in (t.stages, t.holds, t.leases):
             asked = select(table.c.portfolio, table.c.stage).distinct()
