@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import retinue
-from retinue.control.recorded import write_whole
 from retinue.core.identity import digest
 from retinue.core.portfolio import Portfolio
+from retinue.sources.cache import write_whole
 
 FORMAT = 1
 _ROOT = Path(retinue.__file__).parent

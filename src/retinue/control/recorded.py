@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version as installed
 from itertools import islice
@@ -20,6 +18,7 @@ import msgspec
 
 from retinue.core.identity import digest
 from retinue.core.state import Snapshot, Version
+from retinue.sources.cache import write_whole
 from retinue.store.base import RegistryReader
 
 Json = Any
@@ -75,19 +74,6 @@ class Recorded:
         payload = msgspec.msgpack.encode(found)
         with contextlib.suppress(OSError):  # a disk that refuses it costs the next plan time, never its answer
             write_whole(self.path, hashlib.sha256(payload).digest() + payload)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _head(id_: str, row: tuple[str, str, str, str, int, Json, Json, Json]) -> Version:

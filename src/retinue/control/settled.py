@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from retinue.control.kept_portfolio import code_stamp
-from retinue.control.recorded import write_whole
 from retinue.control.wish import Wisher
 from retinue.core.family import amend
 from retinue.core.identity import digest
 from retinue.core.plan import Plan, Waiting
+from retinue.sources.cache import write_whole
 
 Json = Any
 FORMAT = 1
