@@ -400,6 +400,12 @@ def test_a_saved_plan_is_done_exactly_and_refused_when_its_affected_set_moved(ha
     with pytest.raises(ConflictError, match="late-west changed since this plan was made") as caught:
         harbour.do(lambda p: p.apply(file))
     assert "retinue plan" in caught.value.hint
+    harbour.do(lambda p: p.rollback(["late-west"], why="complaints"))
+    with pytest.raises(ConflictError, match="of late-west was rolled back since") as held:
+        harbour.do(lambda p: p.apply(file))
+    assert "retinue unhold" in held.value.hint
+    harbour.do(lambda p: p.unhold(["late-west"], why="it was not the model"))
+    assert statuses(harbour.do(lambda p: p.apply(file))) == {"late-west": "reused"}
     file.write_text(file.read_text()[:-40])
     with pytest.raises(StateError, match="not a whole plan"):
         harbour.do(lambda p: p.apply(file))

@@ -117,12 +117,32 @@ class Applier:
                 f"{', '.join(moved[:5])}{' and others' if len(moved) > 5 else ''} changed since this plan was made "
                 f"(release {plan.base} then, {release.number if release else None} now)"
             )
+        self._check_unheld(plan)
         settings = self.registry.settings(plan.portfolio)
         revision = settings.revision if settings else 0
         if plan.settings is not None and revision != plan.settings_base:
             raise ConflictError(
                 f"the settings changed since this plan was made (revision {plan.settings_base} then, {revision} now)"
             )
+
+    def _check_unheld(self, plan: Plan) -> None:
+        """Refuse what a person took back or rejected since: the same version may be live again as when it was planned.
+
+        Holds by gates are no reason: an apply that was killed after it recorded them goes on with the same plan.
+        """
+        holds = self.registry.holds(plan.portfolio, plan.stage)
+        overridden = {h.model for h in holds if h.id in plan.retries}
+        tried = {(s.model, s.definition): s for s in plan.steps if isinstance(s, Build)}
+        for hold in holds:
+            step = tried.get((hold.model, hold.definition))
+            if step is None or hold.cause not in ("rollback", "rejected") or hold.model in overridden:
+                continue
+            if hold.snapshot == step.snapshot or (hold.version is not None and hold.version == step.reuse):
+                how = "rolled back" if hold.cause == "rollback" else "rejected"
+                raise ConflictError(
+                    f"what this plan makes of {hold.model} was {how} since ({hold.created}) and is held",
+                    hint="Plan again. If it is meant after all: `retinue unhold MODEL --reason TEXT` first.",
+                )
 
     def _close(self, apply_id: str, status: str, summary: Mapping[str, Json], lease: Lease) -> None:
         try:
