@@ -82,7 +82,7 @@ def test_doctor_finds_a_damaged_artifact_only_when_it_looks_deep(
 ) -> None:
     for path in (root / ".retinue" / "artifacts").glob("??/*"):
         path.write_bytes(b"rust")
-    assert "1 live ones there" in told(capsys, root, "doctor")[1]
+    assert "1 live one there" in told(capsys, root, "doctor")[1]
     code, out, _ = told(capsys, root, "doctor", "--deep")
     assert code == 1
     assert "1 damaged" in out

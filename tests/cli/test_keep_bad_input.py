@@ -84,6 +84,7 @@ CASES: dict[str, tuple[list[str], Callable[[Path], None], int, str]] = {
     "logs of no such version": (["logs", "late@zzz"], nothing, 64, "retinue history late"),
     "logs with a wrong option": (["logs", "late", "--folow"], nothing, 64, "--follow"),
     "logs with wrong lines": (["logs", "gateway", "--lines", "many"], nothing, 64, "valid integer"),
+    "history of no such model": (["history", "latte"], nothing, 64, "late"),
     "score of a table of no known format": (
         ["score", "late", "--in", "{root}/text", "--out", "{root}/o"], nothing, 1, "format: parquet",
     ),

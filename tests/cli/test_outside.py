@@ -16,10 +16,11 @@ PLAN = Plan(
     held=(Held("late-EWR", "failed gate", "roc_auc.min", 1),),
     waiting=(Waiting("late-JFK", 486, 600),),
 )
+HOLDS = {1: "7475dd122cc1cbfdf0e0b8f79c0c4cb4"}
 
 
 def test_a_member_that_waits_is_told_with_its_rows_and_who_answers_for_it() -> None:
-    found = _planned("late-JFK", PLAN, RELEASE)
+    found = _planned("late-JFK", PLAN, RELEASE, HOLDS)
     assert found is not None
     assert "486 of 600 rows" in found.text
     assert "Endpoint late answers with late-all for it" in found.text
@@ -27,10 +28,11 @@ def test_a_member_that_waits_is_told_with_its_rows_and_who_answers_for_it() -> N
 
 
 def test_held_and_planned_models_are_told_and_others_are_not() -> None:
-    told = [_planned(name, PLAN, RELEASE) for name in ("late-EWR", "late-LGA", "late-XXX")]
+    told = [_planned(name, PLAN, RELEASE, HOLDS) for name in ("late-EWR", "late-LGA", "late-XXX")]
     assert [found and next(iter(found.facts)) for found in told] == ["model", "model", None]
     assert told[0] is not None
     assert "held (failed gate, roc_auc.min)" in told[0].text
+    assert "`retinue show late-EWR@7475dd122cc1` shows what is held." in told[0].text
     assert told[1] is not None
     assert "`retinue apply` builds it" in told[1].text
 

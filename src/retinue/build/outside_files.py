@@ -82,7 +82,7 @@ class OutsideFiles:
         path = self.root / str(spec.artifact)
         if path.is_file():
             return path
-        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
         what = "is a folder" if path.is_dir() else "does not exist"
         raise PortfolioError(
             f"the artifact {spec.artifact} of {spec.name} {what}",

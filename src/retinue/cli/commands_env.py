@@ -84,8 +84,9 @@ def env_build(context: typer.Context, names: Names = None, output: Output = Form
         root, declared = Path(project.portfolio.root), project.portfolio.environments
         found = {}
         for name in chosen(declared, names or sorted(declared)):
-            say(f"building environment {name} ({declared[name].requirements})")
             locked = lock(declared[name], root, memory=project.settings.directory / "locks")
+            if not (project.settings.environments / locked.digest / "bin" / "python").exists():
+                say(f"building environment {name} ({declared[name].requirements})")
             made = materialise(locked, project.settings.environments)
             found[name] = {"digest": made.digest, "python": str(made.python)}
         if output is Format.json:

@@ -85,6 +85,8 @@ def history(
         name, registry = project.name, project.registry
         if model is not None:
             rows = registry.history(name, to, model, limit)
+            if not rows:
+                _refuse_unknown(project, model)
             told = changes(registry, [(r.model, r.old, r.new) for r in rows])
             if output is Format.json:
                 emit_json(_with_reasons(rows, told))
@@ -100,6 +102,25 @@ def history(
         else:
             emit(render_history(rows, releases, told))
     return DONE
+
+
+def _refuse_unknown(project: Project, model: str) -> None:
+    """Raises UsageError for a name that neither the file nor the release has: it is misspelt, not without a history."""
+    from retinue.core.errors import RetinueError, UsageError
+    from retinue.core.family import could_be
+    from retinue.core.suggest import did_you_mean
+
+    release = project.current()
+    live = set(release.models) if release else set()
+    try:
+        declared = set(project.portfolio.models)
+    except RetinueError:
+        return  # a file that does not load may have it
+    if model not in live and not any(could_be(name, model) for name in declared):
+        raise UsageError(
+            f"{model} was never in a release of stage {project.stage}, and the file has no such model",
+            hint=did_you_mean(model, live | declared) or "`retinue status` lists the models.",
+        )
 
 
 def _with_reasons(rows: Sequence[HistoryRow], told: Sequence[Change]) -> list[Json]:

@@ -102,7 +102,10 @@ def predict(
         try:
             answers = client.predict(endpoint, rows)
         except RequestError as error:
-            raise type(error)(renumbered(error.message, _first_number(row or [], file)), hint=error.hint) from error
+            hint = (
+                "`retinue status` lists models and endpoints." if "GET /v2/models lists" in error.hint else error.hint
+            )
+            raise type(error)(renumbered(error.message, _first_number(row or [], file)), hint=hint) from error
     return _told(answers, output, _first_number(row or [], file))
 
 

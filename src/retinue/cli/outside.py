@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retinue.core.errors import RetinueError
 from retinue.core.family import could_be
+from retinue.core.identity import short
 from retinue.core.plan import Build
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def what_it_is(project: Project, name: str, say: Callable[[str], None]) -> Outsi
         plan = project.plan(say=say)
     except RetinueError:
         return None  # the file does not load: what is recorded has to do
-    return _planned(name, plan, release)
+    holds = {h.id: h.version for h in project.registry.holds(plan.portfolio, plan.stage)}
+    return _planned(name, plan, release, holds)
 
 
 def _endpoint(name: str, body: Json) -> Outside:
@@ -51,7 +53,7 @@ def _endpoint(name: str, body: Json) -> Outside:
     return Outside(f"{text}\n{hint}", {"endpoint": name, **body})
 
 
-def _planned(name: str, plan: Plan, release: Release) -> Outside | None:
+def _planned(name: str, plan: Plan, release: Release, holds: Mapping[int, str | None]) -> Outside | None:
     fallbacks = [
         (endpoint, str(body["fallback"]))
         for endpoint, body in sorted(release.endpoints.items())
@@ -67,7 +69,10 @@ def _planned(name: str, plan: Plan, release: Release) -> Outside | None:
         if held.model == name:
             cause = held.cause + (f", {held.detail}" if held.detail else "")
             text = f"{name} is held ({cause}) and was never live in stage {plan.stage}.{told}"
-            return Outside(text, {**facts, "held": {"cause": held.cause, "detail": held.detail}})
+            version = holds.get(held.hold) if held.cause != "upstream" else None
+            if version is not None:
+                text += f"\n`retinue show {name}@{short(version)}` shows what is held."
+            return Outside(text, {**facts, "held": {"cause": held.cause, "detail": held.detail, "version": version}})
     if any(isinstance(step, Build) and step.model == name for step in plan.steps):
         text = f"{name} is in the portfolio file, but not yet in stage {plan.stage}: `retinue apply` builds it.{told}"
         return Outside(text, {**facts, "planned": True})

@@ -127,8 +127,8 @@ def _build(step: Build) -> _Act:
     reasons, text = _told(tuple(w for w in step.why if w.reason != "ADD"))
     verb = "add" if step.live is None else "retrain"
     if step.reuse is not None:
-        verb = "add by reuse" if step.live is None else "switch"
-        return _Act(step.model, step.family, verb, reasons, text, f"reuse {short(step.reuse)}, no build")
+        verb, tail = ("add by reuse", "") if step.live is None else ("switch", "reuse ")
+        return _Act(step.model, step.family, verb, reasons, text, f"{tail}{short(step.reuse)}, no build")
     return _Act(step.model, step.family, verb, reasons, text)
 
 

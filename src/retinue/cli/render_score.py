@@ -77,7 +77,8 @@ def render_outcome(found: ScoreOutcome) -> str:
     if len(largest) > SHOWN:
         lines.append(f"  … and {len(largest) - SHOWN} more models")
     if found.errors:
-        lines.append(f"warning: {found.errors:,} rows have no answer; the column `error` says why:")
+        rows_have = "1 row has" if found.errors == 1 else f"{found.errors:,} rows have"
+        lines.append(f"warning: {rows_have} no answer; the column `error` says why:")
         lines += [f"  {count:,}×  {text}" for text, count in found.texts]
     return "\n".join(lines)
 

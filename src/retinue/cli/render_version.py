@@ -8,7 +8,7 @@ from typing import Any
 
 from retinue.cli.render_outcome import gate_lines
 from retinue.cli.render_state import hold_rows, render_changes
-from retinue.cli.words import count, family_name, listed, moment, size, table, took
+from retinue.cli.words import family_name, listed, moment, size, table, took
 from retinue.control.telling import ReleaseDifference, Story, Told, VersionDifference
 from retinue.core.identity import short
 from retinue.core.plan import Why
@@ -27,7 +27,7 @@ def render_version(told: Told, zone: tzinfo | None = None) -> str:
     newest = told.evidence[0] if told.evidence else None
     lines += _gates(newest, zone)
     if len(told.evidence) > 1:
-        lines.append(f"  {count(len(told.evidence), 'piece')} of evidence in all; -o json has them")
+        lines.append(f"  the newest of {len(told.evidence):,} tests of this version; -o json has all")
     return "\n".join(lines) + "\n"
 
 
@@ -139,7 +139,7 @@ def _artifact(manifest: Mapping[str, Json]) -> Rows:
     if signature.get("inputs"):
         rows.append(("inputs", ", ".join(f"{f['name']} {f['dtype']}" for f in signature["inputs"])))
     if signature.get("outputs"):
-        rows.append(("outputs", ", ".join(f"{f['name']} {f['dtype']}" for f in signature["outputs"])))
+        rows.append(("outputs", ", ".join(f"{f['name']} {f['dtype']}{_wide(f)}" for f in signature["outputs"])))
     return rows
 
 
@@ -191,6 +191,11 @@ def _numbers(evidence: Evidence | None) -> dict[str, str]:
 
 def _changes(changes: Iterable[Why]) -> list[str]:
     return [f"{w.reason}" + (f" ({w.text})" if w.text else "") for w in changes]
+
+
+def _wide(output: Mapping[str, Json]) -> str:
+    width = output.get("width") or 1
+    return f"[{width}]" if width > 1 else ""
 
 
 def _route(body: Mapping[str, Json] | None) -> str:

@@ -29,7 +29,10 @@ def _of_file(file: Path) -> list[dict[str, Json]]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {file}: {error}", hint="Rows are UTF-8 text: .json, .jsonl or .csv.") from error
+        raise UsageError(
+            f"cannot read {file}: {getattr(error, 'strerror', None) or error}",
+            hint="Rows are UTF-8 text: .json, .jsonl or .csv.",
+        ) from error
     ending = ".jsonl" if str(file) == "-" else file.suffix.lower()
     if ending == ".csv":
         return _csv(text, file)

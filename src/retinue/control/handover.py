@@ -81,7 +81,7 @@ def _fetched(spec: ModelSpec, artifact: str, folder: Path) -> Path:
     path = Path(artifact)
     if path.is_file():
         return path
-    there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    there = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
     near = nearest(path.name, there)
     what = "is a folder" if path.is_dir() else "is not there"
     hint = f"Did you mean {path.parent / near}?" if near else "Name one file, or s3://bucket/key."

@@ -236,7 +236,8 @@ def total(results: Iterable[GateResult]) -> Verdict:
 def describe(result: GateResult) -> str:
     """One line for people: metric, estimate, interval, n, threshold, verdict, and the detail if there is one."""
     sides = {"min": "≥", "max": "≤"}
-    further = result.gate.partition(".")[0] in (*FURTHER, "backtest", "holdout")
+    tells = result.gate.partition(".")[0] in ("backtest", "holdout")  # evidence for people, no gate
+    further = tells or result.gate.partition(".")[0] in FURTHER
     side = "≤" if further else sides.get(result.gate.rpartition(".")[2])
     parts = [f"{result.gate} {result.metric}".rstrip() if further else result.metric or result.gate]
     if result.estimate is not None:
@@ -250,7 +251,8 @@ def describe(result: GateResult) -> str:
         parts.append(f"n={result.n:,}")
     if result.threshold is not None and (result.metric or further):
         parts.append(f"{side} {_threshold(result.threshold)}" if side else f"< {result.threshold:.4g}")
-    parts.append(result.verdict)
+    if not tells:
+        parts.append(result.verdict)
     return " ".join(parts) + (f": {result.detail}" if result.detail else "")
 
 

@@ -32,6 +32,7 @@ _DTYPES = {
 }
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OTHERS = ("true", "false", "null", "True", "False", "Null", "TRUE", "FALSE", "NULL")
+_AGAIN = "Look whether the file is whole; export the model again."
 _BY_HAND = "Write the seven lines by hand: docs/guides/models-from-outside.md shows them."
 
 
@@ -78,7 +79,11 @@ def scaffold_model(folder: Path, model: Path) -> list[Path]:
 
 def _format(model: Path) -> str:
     if not model.is_file():
-        near = nearest(model.name, [p.name for p in model.parent.iterdir()]) if model.parent.is_dir() else None
+        near = (
+            nearest(model.name, [p.name for p in model.parent.iterdir() if p.is_file()])
+            if model.parent.is_dir()
+            else None
+        )
         raise UsageError(f"there is no file {model}", hint=f"Did you mean {model.parent / near}?" if near else None)
     with model.open("rb") as file:
         head = file.read(16)
@@ -123,7 +128,7 @@ def _onnx(model: Path) -> Read:
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     except Exception as error:
         line = (str(error).strip().splitlines() or ["nothing said"])[0]
-        raise UsageError(f"{model} is no ONNX model that onnxruntime loads: {line[:200]}", hint=_BY_HAND) from error
+        raise UsageError(f"{model} is no ONNX model that onnxruntime loads: {line[:200]}", hint=_AGAIN) from error
     features: dict[str, str] = {}
     inputs = session.get_inputs()
     for item in inputs:

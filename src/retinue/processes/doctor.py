@@ -115,7 +115,8 @@ def _portfolio(file: Path) -> Iterator[Finding]:
         yield Finding("warn", "portfolio", f"there is no {path}", "Name one with `retinue --file`.")
         return
     portfolio = load(path)
-    yield Finding("ok", "portfolio", f"{portfolio.name}: {len(portfolio.models)} declarations")
+    declared = len(portfolio.models)
+    yield Finding("ok", "portfolio", f"{portfolio.name}: {declared} declaration{'s' if declared != 1 else ''}")
 
 
 def _database(state: compose.State) -> Iterator[Finding]:
@@ -140,7 +141,9 @@ def _artifacts(state: compose.State, deep: bool) -> Iterator[Finding]:
         hint = "Restore a backup, or `retinue rebuild MODEL --reason TEXT`."
         yield Finding("fail", "artifacts", f"of {count} live ones {missing} are gone, {damaged} damaged", hint)
     else:
-        yield Finding("ok", "artifacts", f"{count} live ones {'verified' if deep else 'there'}")
+        yield Finding(
+            "ok", "artifacts", f"{count} live {'one' if count == 1 else 'ones'} {'verified' if deep else 'there'}"
+        )
 
 
 def _live_artifacts(state: compose.State) -> set[str]:

@@ -66,6 +66,7 @@ class Ledger:
         self.out = out
         self._folder = out / FOLDER
         self._lock = -1
+        self._made = False  # whether the output folder is ours to take away again
 
     def open(self) -> Job | None:
         """Make the folder if need be and lock it; the job that is recorded there, if any.
@@ -79,11 +80,13 @@ class Ledger:
                 raise UsageError(
                     f"{self.out} holds files that `retinue score` did not write", hint="Name a new or an empty folder."
                 )
+            self._made = not self.out.exists()
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            self.close()
+            os.close(self._lock)
+            self._lock = -1
             raise LeaseHeldError(
                 f"another `retinue score` writes to {self.out}", hint="Wait for it, or name another folder."
             ) from error
@@ -143,10 +146,17 @@ class Ledger:
             raise unwritable(self.out, error) from error
 
     def close(self) -> None:
-        """Free the lock."""
+        """Free the lock; a run that was refused before it began leaves nothing behind."""
         lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
+        if lock < 0:
+            return
+        with contextlib.suppress(OSError):  # what is not empty stays
+            if not (self._folder / "job.json").exists():
+                (self._folder / "lock").unlink()
+                self._folder.rmdir()
+                if self._made:
+                    self.out.rmdir()
+        os.close(lock)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
