@@ -126,21 +126,21 @@ class Applier:
             )
 
     def _check_unheld(self, plan: Plan) -> None:
-        """Refuse what a person took back or rejected since: the same version may be live again as when it was planned.
+        """Refuse what was rolled back since: the same version may be live again as when it was planned.
 
-        Holds by gates are no reason: an apply that was killed after it recorded them goes on with the same plan.
+        Holds by gates are no reason: an apply that was killed after it recorded them goes on with the same plan. What
+        was rejected is left out by the run, like all that waits for a person.
         """
         holds = self.registry.holds(plan.portfolio, plan.stage)
         overridden = {h.model for h in holds if h.id in plan.retries}
         tried = {(s.model, s.definition): s for s in plan.steps if isinstance(s, Build)}
         for hold in holds:
             step = tried.get((hold.model, hold.definition))
-            if step is None or hold.cause not in ("rollback", "rejected") or hold.model in overridden:
+            if step is None or hold.cause != "rollback" or hold.model in overridden:
                 continue
             if hold.snapshot == step.snapshot or (hold.version is not None and hold.version == step.reuse):
-                how = "rolled back" if hold.cause == "rollback" else "rejected"
                 raise ConflictError(
-                    f"what this plan makes of {hold.model} was {how} since ({hold.created}) and is held",
+                    f"what this plan makes of {hold.model} was rolled back since ({hold.created}) and is held",
                     hint="Plan again. If it is meant after all: `retinue unhold MODEL --reason TEXT` first.",
                 )
 
